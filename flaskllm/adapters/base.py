@@ -1,0 +1,328 @@
+"""The port of the exits: how any vendor is spoken to.
+
+An adapter is transport and translation together, one for each provider row, shared by threads: what it holds after
+``__init__`` is read-only. It describes itself (`ABILITIES`, `CONNECTION`, `PARAMS`), so that routing, checking, masking,
+forms and refusals by name need no code of their own. An adapter that cannot take an image address says so by leaving
+``image_url`` out of its abilities, and gets the image inlined.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import orjson
+
+from flaskllm.adapters.errors import failure_for, failure_in_body, mask_keys
+from flaskllm.adapters.http import Response, Transport
+from flaskllm.adapters.sse import Event, SseParser
+from flaskllm.domain.catalogue import Candidate, Provider
+from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
+from flaskllm.errors import InvalidRequest, ProviderError, invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One thing an administrator may set in ``connection_params``."""
+
+    name: str
+    type: type = str
+    default: Any = None
+    required: bool = False
+    secret: bool = False
+    help: str = ""
+
+
+COMMON_CONNECTION = (
+    Field("api_base", help="Address of the service; empty means the vendor's own."),
+    Field("timeout_s", float, help="Seconds one call may take, up to 600."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of one parameter: its name there, how its value is turned, which bounds it is clamped to."""
+
+    target: str
+    convert: Callable[[Any], Any] | None = None
+    clamp: tuple[float, float] | None = None
+
+
+PassAll = None
+"""For `PARAMS`: every parameter goes on under its own name."""
+
+GATEWAY_ONLY = frozenset({"drop_params"})
+
+
+@dataclass(slots=True)
+class Mapped:
+    """Parameters in the vendor's words, and the names of those that were left out or clamped."""
+
+    params: dict[str, Any]
+    dropped: list[str] = field(default_factory=list)
+
+
+class ChunkSource(Protocol):
+    """One streamed answer on its way in: read by one thread, polled by `ChatStream`."""
+
+    dropped: Sequence[str]
+    upstream_id: str | None
+
+    def fileno(self) -> int | None:
+        """The socket's descriptor to poll; None where reading never waits (`demo`)."""
+
+    def ready(self) -> bool:
+        """Whether `read` would not wait."""
+
+    def read(self, deadline: float) -> list[Chunk] | None:
+        """What is there, decoded; maybe nothing; None at the regular end. Raises a `ProviderFailure`."""
+
+    def close(self) -> None:
+        """Give the connection back, or drop it. May be called twice."""
+
+
+class Decoder(Protocol):
+    """Turns one vendor's events into OpenAI's chunks; lives as long as its stream."""
+
+    def decode(self, event: Event) -> list[Chunk]:
+        """Raises `ProviderFailure` where the event is an error or nonsense."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the vendor's own end mark has come."""
+
+
+class ProviderAdapter(ABC):
+    """Speaks to one provider. Subclasses give `encode`, `decode`, `decoder`, `headers` and `url`."""
+
+    kind: ClassVar[str]
+    wire: ClassVar[str] = ""
+    """Adapters of one wire pass unknown fields on to each other's providers: ``"openai"`` is the doors' own."""
+    ABILITIES: ClassVar[frozenset[str]] = frozenset({"chat", "stream", "tools", "json_schema", "images", "image_url"})
+    CONNECTION: ClassVar[tuple[Field, ...]] = COMMON_CONNECTION
+    PARAMS: ClassVar[Mapping[str, str | Rule | None] | None] = PassAll
+    DEFAULT_BASE: ClassVar[str] = ""
+    KEY_REQUIRED: ClassVar[bool] = True
+
+    def __init__(self, provider: Provider, transport: Transport) -> None:
+        self.provider = provider
+        self.transport = transport
+
+    # -- what a vendor's adapter says ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def url(self, candidate: Candidate, *, stream: bool) -> str:
+        """Where the call goes."""
+
+    @abstractmethod
+    def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
+        """The credential and what else the vendor asks for; never anything of the caller's."""
+
+    @abstractmethod
+    def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
+        """The vendor's request body. Raises `InvalidRequest` for what cannot be said in its words."""
+
+    @abstractmethod
+    def decode(self, body: dict[str, Any], raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
+        """The vendor's answer as OpenAI's. Raises `ProviderError` for nonsense."""
+
+    @abstractmethod
+    def decoder(self, request: ChatRequest, candidate: Candidate) -> Decoder:
+        """A fresh decoder for one stream."""
+
+    # -- what they all do ------------------------------------------------------------------------------------------
+
+    def chat(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChatResult:
+        """Ask and wait for the whole answer, until ``deadline`` (monotonic seconds). Raises a `ProviderFailure`."""
+        mapped = self.map_params(request, candidate)
+        response = self._post(request, candidate, mapped, deadline, stream=False)
+        raw = response.read()
+        body = parse_object(raw, may_be_billed=True)
+        if failure := failure_in_body(body, self._secrets(candidate)):
+            raise failure
+        result = self.decode(body, raw, request, candidate)
+        return ChatResult(
+            body=result.body,
+            usage=result.usage,
+            raw=result.raw,
+            dropped=[*mapped.dropped, *result.dropped],
+            upstream_id=upstream_id(response.headers),
+        )
+
+    def stream(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChunkSource:
+        """Ask and wait for the answer's headers; the frames are read from what comes back."""
+        mapped = self.map_params(request, candidate)
+        response = self._post(request, candidate, mapped, deadline, stream=True)
+        if response.content_type != "text/event-stream":
+            self._refuse_unstreamed(response, candidate)
+        return SseSource(response, self.decoder(request, candidate), mapped.dropped, self._secrets(candidate))
+
+    def _refuse_unstreamed(self, response: Response, candidate: Candidate) -> None:
+        body = parse_object(response.read(), may_be_billed=True)
+        failure = failure_in_body(body, self._secrets(candidate))
+        raise failure or ProviderError("The provider answered a stream with a plain body.", may_be_billed=True)
+
+    def _post(
+        self, request: ChatRequest, candidate: Candidate, mapped: Mapped, deadline: float, *, stream: bool
+    ) -> Response:
+        body = self.encode(request, candidate, mapped)
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream" if stream else "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "FlaskLLM",
+            **self.headers(candidate, request),
+        }
+        url = self.url(candidate, stream=stream)
+        response = self.transport.send("POST", url, headers=headers, body=orjson.dumps(body), deadline=deadline)
+        if response.status != 200:
+            raise failure_for(response, self._secrets(candidate))
+        return response
+
+    def _secrets(self, candidate: Candidate) -> tuple[str, ...]:
+        return (candidate.key.value,) if candidate.key else ()
+
+    def map_params(self, request: ChatRequest, candidate: Candidate) -> Mapped:
+        """The parameters in the vendor's words.
+
+        What it does not know is refused by name, or left out and named where the caller asked (``drop_params``).
+        """
+        mapped = Mapped({})
+        params, own = dict(request.params), candidate.model.params
+        for name, value in params.items():
+            if name in GATEWAY_ONLY:
+                continue
+            rule = self._rule(name, own)
+            if rule is None:
+                if own.get(name) != "drop" and not request.drop_params:
+                    raise invalid(name, f"is not supported by {candidate.name}; leave it out or send drop_params: true")
+                mapped.dropped.append(name)
+            else:
+                self._apply(mapped, name, rule, value)
+        self._pass_extras(mapped, request, candidate)
+        return mapped
+
+    def _rule(self, name: str, own: Mapping[str, str]) -> Rule | None:
+        special = own.get(name)
+        if special in ("drop", "refuse"):
+            return None
+        if self.PARAMS is PassAll:
+            return Rule(special or name)
+        rule = self.PARAMS.get(name)
+        if special:
+            return Rule(special)
+        return Rule(rule) if isinstance(rule, str) else rule
+
+    def _apply(self, mapped: Mapped, name: str, rule: Rule, value: Any) -> None:
+        if rule.clamp and isinstance(value, int | float):
+            low, high = rule.clamp
+            if not low <= value <= high:
+                value = min(max(value, low), high)
+                mapped.dropped.append(name)
+        mapped.params[rule.target] = rule.convert(value) if rule.convert else value
+
+    def _pass_extras(self, mapped: Mapped, request: ChatRequest, candidate: Candidate) -> None:
+        for name, value in request.extras.items():
+            if self.wire == "openai":
+                mapped.params[name] = value
+            elif request.drop_params:
+                mapped.dropped.append(name)
+            else:
+                raise invalid(name, f"is not known to {candidate.name}")
+
+
+class SseSource:
+    """A `ChunkSource` over an HTTP answer of server-sent events."""
+
+    def __init__(self, response: Response, decoder: Decoder, dropped: Iterable[str], secrets: Sequence[str]) -> None:
+        self._response = response
+        self._decoder = decoder
+        self._secrets = secrets
+        self._parser = SseParser()
+        self._closed = False
+        self.dropped = list(dropped)
+        self.upstream_id = upstream_id(response.headers)
+
+    def fileno(self) -> int | None:
+        return self._response.fileno()
+
+    def ready(self) -> bool:
+        return self._closed or self._response.has_buffered()
+
+    def read(self, deadline: float) -> list[Chunk] | None:
+        if self._closed:
+            return None
+        self._response.set_deadline(deadline)
+        piece = self._response.next_piece()
+        if piece is None:
+            return self._at_end()
+        return self._decode(self._parser.feed(piece))
+
+    def _decode(self, events: Iterable[Event]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for event in events:
+            if self._decoder.ended:
+                break
+            chunks += self._decoder.decode(event)
+        if self._decoder.ended:
+            self._closed = True
+            self._response.finish()
+        return chunks
+
+    def _at_end(self) -> list[Chunk] | None:
+        chunks = self._decode(self._parser.flush())
+        if not self._decoder.ended:
+            self.close()
+            raise ProviderError("The provider's stream broke off before its end.", may_be_billed=True)
+        return chunks
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._response.close()
+
+
+def parse_object(raw: bytes, *, may_be_billed: bool) -> dict[str, Any]:
+    """A provider's JSON object. Raises `ProviderError` for anything else."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = _parse_leniently(raw)
+    if not isinstance(body, dict):
+        raise ProviderError("The provider answered something that is not a JSON object.", may_be_billed=may_be_billed)
+    return body
+
+
+def _parse_leniently(raw: bytes) -> Any:
+    """Python's reader takes ``NaN``, which some servers write into their usage; the number is judged later."""
+    try:
+        return json.loads(raw, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def upstream_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's own id of the call, bounded, for our log."""
+    for name in ("x-request-id", "request-id", "apim-request-id"):
+        if value := headers.get(name):
+            return value[:128]
+    return None
+
+
+def versioned(base: str, version: str = "v1") -> str:
+    """An address without a version segment gets one: ``http://host`` → ``http://host/v1``."""
+    base = base.rstrip("/")
+    path = base.partition("://")[2].partition("/")[2]
+    has_version = any(part[:1] == "v" and part[1:2].isdigit() for part in path.split("/"))
+    return base if has_version else f"{base}/{version}"
+
+
+def refuse(field_name: str, message: str) -> InvalidRequest:
+    """For encoders: a message or part that the vendor's wire has no words for."""
+    return invalid(field_name, message)
+
+
+__all__ = ["ChunkSource", "Decoder", "Field", "Mapped", "ProviderAdapter", "Rule", "SseSource", "mask_keys", "versioned"]

@@ -1,0 +1,156 @@
+"""OpenAI's wire: OpenAI itself and all that speak like it.
+
+Both translations are close to the identity; answers and frames are passed on as the bytes that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import orjson
+
+from flaskllm.adapters.base import COMMON_CONNECTION, Field, Mapped, ProviderAdapter, Rule, versioned
+from flaskllm.adapters.errors import failure_in_body
+from flaskllm.adapters.sse import Event
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
+from flaskllm.domain.usage import usage_from_openai
+from flaskllm.errors import ProviderError
+
+DONE = b"[DONE]"
+
+
+class OpenAIAdapter(ProviderAdapter):
+    """OpenAI's own service."""
+
+    kind = "openai"
+    wire = "openai"
+    ABILITIES = frozenset(
+        {"chat", "stream", "tools", "json_schema", "images", "image_url", "embeddings", "image_generation", "files"}
+    )
+    CONNECTION = (
+        *COMMON_CONNECTION,
+        Field("organization", help="Sent as OpenAI-Organization."),
+        Field("project", help="Sent as OpenAI-Project."),
+        Field("stream_options", bool, True, help="Whether the server takes stream_options."),
+    )
+    DEFAULT_BASE = "https://api.openai.com/v1"
+    old_cap_only: ClassVar[bool] = False
+    """Servers that ignore ``max_completion_tokens`` without a word get ``max_tokens``."""
+
+    def url(self, candidate: Candidate, *, stream: bool) -> str:
+        return f"{versioned(candidate.endpoint.base_url or self.DEFAULT_BASE)}/chat/completions"
+
+    def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
+        found = {"Authorization": f"Bearer {candidate.key.value}"} if candidate.key else {}
+        for name, header in (("organization", "OpenAI-Organization"), ("project", "OpenAI-Project")):
+            if value := self.provider.connection.get(name):
+                found[header] = str(value)
+        return found
+
+    def map_params(self, request: ChatRequest, candidate: Candidate) -> Mapped:
+        mapped = super().map_params(request, candidate)
+        self._one_cap(mapped.params, candidate)
+        return mapped
+
+    def _one_cap(self, params: dict[str, Any], candidate: Candidate) -> None:
+        """Both names of the cap may have come: the new one wins, under the name that the target knows."""
+        new, old = params.pop("max_completion_tokens", None), params.pop("max_tokens", None)
+        if (cap := old if new is None else new) is None:
+            return
+        reasons = "reasoning" in candidate.model.abilities
+        knows_new = not self.old_cap_only and (reasons or new is not None)
+        params["max_completion_tokens" if knows_new else "max_tokens"] = cap
+
+    def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
+        body = {"model": candidate.model.backend_model, "messages": request.messages, **mapped.params}
+        if request.metadata and body.get("store"):
+            body["metadata"] = dict(request.metadata)
+        if request.stream:
+            body["stream"] = True
+            if self.provider.connection.get("stream_options", True):
+                body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        return body
+
+    def decode(self, body: dict[str, Any], raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not choices or not all(_is_choice(choice) for choice in choices):
+            raise ProviderError("The provider's answer holds no choices.", may_be_billed=True)
+        return ChatResult(body=body, usage=usage_from_openai(body.get("usage")), raw=raw)
+
+    def decoder(self, request: ChatRequest, candidate: Candidate) -> OpenAIDecoder:
+        return OpenAIDecoder(self._secrets(candidate))
+
+
+def _is_choice(choice: Any) -> bool:
+    return isinstance(choice, dict) and isinstance(choice.get("message"), dict)
+
+
+class OpenAIDecoder:
+    """Frames pass as they are; looked into for usage, errors and the first content."""
+
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        self._secrets = secrets
+        self.ended = False
+
+    def decode(self, event: Event) -> list[Chunk]:
+        data = event.data.strip()
+        if data == DONE:
+            self.ended = True
+            return []
+        try:
+            body = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise ProviderError("The provider's stream holds a frame that is not JSON.", may_be_billed=True) from None
+        if not isinstance(body, dict):
+            raise ProviderError("The provider's stream holds a frame that is no object.", may_be_billed=True)
+        if failure := failure_in_body(body, self._secrets):
+            raise failure
+        return [Chunk(body, data, has_content=_has_content(body), usage=usage_from_openai(body.get("usage")))]
+
+
+def _has_content(body: Mapping[str, Any]) -> bool:
+    choices = body.get("choices")
+    if not isinstance(choices, list):
+        return False
+    return any(_choice_has_content(choice) for choice in choices if isinstance(choice, dict))
+
+
+def _choice_has_content(choice: Mapping[str, Any]) -> bool:
+    if choice.get("finish_reason"):
+        return True
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+
+
+class GrokAdapter(OpenAIAdapter):
+    """xAI: the same wire; which models take penalties and ``stop`` stands in the catalogue's rows."""
+
+    kind = "grok"
+    DEFAULT_BASE = "https://api.x.ai/v1"
+
+
+class CompatibleAdapter(OpenAIAdapter):
+    """llama.cpp, vLLM, Ollama and all others that take OpenAI's requests; a key is optional."""
+
+    kind = "openai_compatible"
+    KEY_REQUIRED = False
+    old_cap_only = True
+    CONNECTION = (
+        Field("api_base", required=True, help="Address of the server; /v1 is added where it has no version."),
+        Field("timeout_s", float, help="Seconds one call may take, up to 600."),
+        Field("stream_options", bool, True, help="Whether the server takes stream_options."),
+    )
+
+
+class NgrokAdapter(CompatibleAdapter):
+    """An OpenAI-compatible server behind an ngrok tunnel, whose free plan puts a page before it."""
+
+    kind = "ngrok"
+
+    def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
+        return {**super().headers(candidate, request), "ngrok-skip-browser-warning": "true"}
+
+
+__all__ = ["CompatibleAdapter", "GrokAdapter", "NgrokAdapter", "OpenAIAdapter", "OpenAIDecoder", "Rule"]

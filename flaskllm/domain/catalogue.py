@@ -1,0 +1,145 @@
+"""Providers, models, keys and prices as one immutable whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from flaskllm.domain.pricing import Price
+
+TIERS = ("small", "medium", "large")
+AUTO = "auto"
+PROVIDER_ORDER = ("openai", "azure_openai", "anthropic", "gemini", "grok", "ngrok", "llama", "demo")
+"""The order of the default (``docs/api.md``, ``GET /v1/models``); others follow by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A provider's key, in clear; never in a repr."""
+
+    id: str
+    value: str = field(repr=False)
+
+    @property
+    def hint(self) -> str:
+        return "••••" + self.value[-4:] if len(self.value) > 8 else "••••"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of a provider: the only one, or a region. ``keys`` are used in turn."""
+
+    id: str
+    base_url: str
+    keys: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as it is asked for (``name``) and as it is called (``backend_model``).
+
+    ``max_tokens``: most output tokens; ``context_window``: most tokens in all; ``timeout_s``: seconds.
+    ``params``: this model's own parameter rules, by OpenAI's name: ``"drop"``, ``"refuse"`` or another name.
+    """
+
+    id: str
+    provider_id: str
+    name: str
+    backend_model: str
+    display_name: str = ""
+    description: str = ""
+    type: str = "chat"
+    tier: str | None = None
+    aliases: tuple[str, ...] = ()
+    context_window: int | None = None
+    max_tokens: int | None = None
+    abilities: frozenset[str] = frozenset()
+    price: Price | None = None
+    timeout_s: float | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    training_data: str | None = None
+    enabled: bool = True
+
+    def has(self, ability: str) -> bool:
+        """Whether the model can do it; a model that lists no abilities is taken to be able to do all of its kind."""
+        return not self.abilities or ability in self.abilities
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Somebody who answers: its kind of wire, its addresses, its models."""
+
+    id: str
+    kind: str
+    display_name: str = ""
+    description: str = ""
+    on: bool = True
+    endpoints: tuple[Endpoint, ...] = ()
+    connection: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[Model, ...] = ()
+    default_model: str | None = None
+    timeout_s: float | None = None
+    switch: str = ""
+
+    def model(self, name: str) -> Model | None:
+        """The enabled model of that name or alias."""
+        named = next((model for model in self.models if model.enabled and model.name == name), None)
+        return named or next((model for model in self.models if model.enabled and name in model.aliases), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to answer one request: this model, at this address, with this key."""
+
+    provider: Provider
+    model: Model
+    endpoint: Endpoint
+    key: Key | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider.id}/{self.model.name}"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All there is to choose from, at one version; replaced whole and never changed."""
+
+    version: int
+    providers: tuple[Provider, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, Provider]:
+        return {provider.id: provider for provider in self.providers}
+
+    @cached_property
+    def ordered(self) -> tuple[Provider, ...]:
+        """In the order of the default."""
+        rank = {name: place for place, name in enumerate(PROVIDER_ORDER)}
+        demo_last = len(rank) + 1
+        ranks = {**rank, "demo": demo_last}
+        return tuple(sorted(self.providers, key=lambda one: (ranks.get(one.id, len(rank)), one.id)))
+
+    @cached_property
+    def on(self) -> tuple[Provider, ...]:
+        return tuple(provider for provider in self.ordered if provider.on)
+
+    @cached_property
+    def by_name(self) -> dict[str, tuple[tuple[Provider, Model], ...]]:
+        """Each name to the models that bear it, names before aliases, providers in order."""
+        found: dict[str, list[tuple[Provider, Model]]] = {}
+        for provider, model in self.models():
+            found.setdefault(model.name, []).append((provider, model))
+        for provider, model in self.models():
+            for alias in model.aliases:
+                found.setdefault(alias, []).append((provider, model))
+        return {name: tuple(places) for name, places in found.items()}
+
+    def models(self) -> Iterator[tuple[Provider, Model]]:
+        """Every enabled model of every provider that is on."""
+        for provider in self.on:
+            for model in provider.models:
+                if model.enabled:
+                    yield provider, model

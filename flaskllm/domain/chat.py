@@ -1,0 +1,133 @@
+"""The inner shape: OpenAI's chat objects in small typed envelopes, carried and not rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flaskllm.domain.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a model, whoever asked it.
+
+    ``model``: a name, ``provider/name``, an alias, a tier, ``auto``; None means the default.
+    ``provider``: narrows the choice to one provider's models (S1's and S2's field).
+    ``messages``: OpenAI's message objects, checked at the door.
+    ``params``: every other parameter by OpenAI's name; ``extras`` are the ones OpenAI does not know,
+    passed on to a provider of the same wire and refused by name for another.
+    """
+
+    model: str | None
+    messages: list[dict[str, Any]]
+    params: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
+    provider: str | None = None
+    stream: bool = False
+    include_usage: bool = False
+    drop_params: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def output_cap(self) -> int | None:
+        """The caller's own bound on output tokens; the newer name wins."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            if (cap := self.params.get(name)) is not None:
+                return int(cap)
+        return None
+
+    @property
+    def choices(self) -> int:
+        return int(self.params.get("n") or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResult:
+    """One whole answer, as OpenAI's ``chat.completion``.
+
+    ``raw`` is the provider's own bytes where its wire is OpenAI's, so that they can be passed on as they came.
+    ``usage`` is None where the provider reported none, or nonsense.
+    ``dropped`` names what was left out or clamped on the way.
+    """
+
+    body: dict[str, Any]
+    usage: Usage | None
+    raw: bytes | None = None
+    dropped: Sequence[str] = ()
+    upstream_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        return text_of(self.body)
+
+    @property
+    def finish_reason(self) -> str | None:
+        choices = self.body.get("choices") or [{}]
+        return choices[0].get("finish_reason")
+
+    @property
+    def model(self) -> str:
+        return str(self.body.get("model") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One frame of a streamed answer, as OpenAI's ``chat.completion.chunk``.
+
+    ``raw``: the JSON bytes as the provider sent them, where its wire is OpenAI's.
+    ``has_content``: something of the answer is in it, so that no other provider may be asked any more.
+    """
+
+    body: dict[str, Any]
+    raw: bytes | None = None
+    has_content: bool = False
+    usage: Usage | None = None
+
+    @property
+    def text(self) -> str:
+        choices = self.body.get("choices") or []
+        return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
+
+
+def text_of(body: Mapping[str, Any]) -> str:
+    """The text of the first choice; the refusal where there is one instead."""
+    choices = body.get("choices") or []
+    message = (choices[0].get("message") or {}) if choices else {}
+    return message.get("content") or message.get("refusal") or ""
+
+
+def content_text(content: Any) -> str:
+    """The text of a message's ``content``, which is a string, a list of parts, or null."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(part.get("text") or "" for part in content if isinstance(part, dict) and "text" in part)
+    return ""
+
+
+def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            return content_text(message.get("content"))
+    return ""
+
+
+def output_chars(body: Mapping[str, Any]) -> int:
+    """How many characters a whole answer holds, tool arguments included: the base of an estimate."""
+    return sum(_chars(choice.get("message") or {}) for choice in body.get("choices") or [])
+
+
+def chunk_chars(body: Mapping[str, Any]) -> int:
+    """The same for one streamed frame."""
+    return sum(_chars(choice.get("delta") or {}) for choice in body.get("choices") or [])
+
+
+def _chars(message: Mapping[str, Any]) -> int:
+    found = len(message.get("content") or "") + len(message.get("refusal") or "")
+    found += len(message.get("reasoning_content") or "")
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        found += len(function.get("name") or "") + len(function.get("arguments") or "")
+    return found

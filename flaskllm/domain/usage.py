@@ -1,0 +1,103 @@
+"""Token counts in disjoint buckets, so that nothing is priced twice.
+
+OpenAI counts cached tokens inside ``prompt_tokens`` and reasoning inside ``completion_tokens``; Anthropic adds caches to
+``input_tokens``; Gemini leaves thoughts out of ``candidatesTokenCount``. Adapters turn each into these buckets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+MOST_TOKENS = 2**53 - 1
+"""Counts beyond what a JSON number holds exactly are nonsense and are clamped."""
+
+
+def count(value: Any) -> int | None:
+    """A token count as a provider wrote it: a whole number of tokens, or None for nonsense."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:17])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value > MOST_TOKENS:
+        return None
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one answer took, in tokens; every bucket apart from the others."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    estimated: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        return (
+            self.input
+            + self.cache_read
+            + self.cache_write_5m
+            + self.cache_write_1h
+            + self.audio_input
+            + self.image_input
+        )
+
+    @property
+    def completion_tokens(self) -> int:
+        return self.output + self.reasoning + self.audio_output
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def as_estimate(self) -> Usage:
+        return replace(self, estimated=True)
+
+    def buckets(self) -> dict[str, int]:
+        """The buckets that hold something, by name."""
+        return {name: held for name, held in asdict(self).items() if name != "estimated" and held}
+
+    def to_openai(self) -> dict[str, Any]:
+        """OpenAI's ``usage`` object."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cache_read, "audio_tokens": self.audio_input},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning, "audio_tokens": self.audio_output},
+        }
+
+
+def usage_from_openai(raw: Any) -> Usage | None:
+    """OpenAI's ``usage`` in our buckets; None where it is missing or nonsense."""
+    if not isinstance(raw, dict):
+        return None
+    prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens", 0))
+    if prompt is None or completion is None:
+        return None
+    inward, outward = _details(raw, "prompt_tokens_details"), _details(raw, "completion_tokens_details")
+    cached = min(count(inward.get("cached_tokens")) or 0, prompt)
+    audio_in = min(count(inward.get("audio_tokens")) or 0, prompt - cached)
+    reasoning = min(count(outward.get("reasoning_tokens")) or 0, completion)
+    audio_out = min(count(outward.get("audio_tokens")) or 0, completion - reasoning)
+    return Usage(
+        input=prompt - cached - audio_in,
+        cache_read=cached,
+        output=completion - reasoning - audio_out,
+        reasoning=reasoning,
+        audio_input=audio_in,
+        audio_output=audio_out,
+    )
+
+
+def _details(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    found = raw.get(name)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,214 @@
+"""Every way a request can fail, once; each dialect renders it (``wire/errors.py``).
+
+    DomainError                      status, code
+    ├── InvalidRequest               400  invalid_request
+    │   ├── ContextLengthExceeded    400  context_length_exceeded
+    │   └── ContentFiltered          400  content_filtered
+    ├── Unauthenticated              401  unauthenticated
+    │   ├── TokenExpired             401  token_expired
+    │   └── TokenRevoked             401  token_revoked
+    ├── UnpricedModel                402  unpriced_model
+    ├── Forbidden                    403  forbidden
+    ├── NotFound                     404  not_found
+    ├── MethodNotAllowed             405  method_not_allowed
+    ├── Conflict                     409  conflict
+    │   └── IdempotencyConflict      409  idempotency_conflict
+    ├── PayloadTooLarge              413  payload_too_large
+    ├── UnsupportedMediaType         415  unsupported_media_type
+    ├── RateLimited                  429  rate_limited
+    ├── BudgetExceeded               429  budget_exceeded
+    ├── Unavailable                  503  unavailable
+    ├── InternalError                500  internal_error
+    └── ProviderFailure              what one attempt at a provider ended in
+        ├── ProviderError            502  provider_error
+        ├── ProviderUnreachable      502  provider_error   (nothing was sent)
+        ├── ProviderTimeout          504  provider_timeout
+        ├── ProviderKeyRejected      502  provider_error   (our key, never the caller's)
+        ├── ProviderRateLimited      429  rate_limited
+        ├── ProviderRefused          400  invalid_request
+        ├── PromptTooLong            400  context_length_exceeded
+        └── PromptFiltered           400  content_filtered
+
+The source of statuses and codes is ``docs/api.md``, section "Errors".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypedDict
+
+
+class Detail(TypedDict):
+    """One fault in a body: which field, and what was expected of it."""
+
+    field: str
+    message: str
+
+
+class DomainError(Exception):
+    """A failure the caller may be told about, in words without secrets."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Sequence[Detail] = (),
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = list(details)
+        self.retry_after = retry_after
+        self.headers = dict(headers or {})
+
+    @property
+    def param(self) -> str | None:
+        """The first field at fault, for OpenAI's ``param``."""
+        return self.details[0]["field"] if self.details else None
+
+
+def invalid(field: str, message: str) -> InvalidRequest:
+    """One field at fault.
+
+    >>> str(invalid("temperature", "must be a number"))
+    'temperature: must be a number'
+    """
+    return InvalidRequest(f"{field}: {message}", details=[{"field": field, "message": message}])
+
+
+class InternalError(DomainError):
+    """Our own fault; the log has the rest."""
+
+
+class InvalidRequest(DomainError):
+    status, code, retryable = 400, "invalid_request", False
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class ContentFiltered(InvalidRequest):
+    code = "content_filtered"
+
+
+class Unauthenticated(DomainError):
+    status, code, retryable = 401, "unauthenticated", False
+
+
+class TokenExpired(Unauthenticated):
+    code = "token_expired"
+
+
+class TokenRevoked(Unauthenticated):
+    code = "token_revoked"
+
+
+class UnpricedModel(DomainError):
+    status, code, retryable = 402, "unpriced_model", False
+
+
+class Forbidden(DomainError):
+    status, code, retryable = 403, "forbidden", False
+
+
+class NotFound(DomainError):
+    status, code, retryable = 404, "not_found", False
+
+
+class MethodNotAllowed(DomainError):
+    status, code, retryable = 405, "method_not_allowed", False
+
+
+class Conflict(DomainError):
+    status, code, retryable = 409, "conflict", False
+
+
+class IdempotencyConflict(Conflict):
+    code = "idempotency_conflict"
+
+
+class PayloadTooLarge(DomainError):
+    status, code, retryable = 413, "payload_too_large", False
+
+
+class UnsupportedMediaType(DomainError):
+    status, code, retryable = 415, "unsupported_media_type", False
+
+
+class RateLimited(DomainError):
+    status, code = 429, "rate_limited"
+
+
+class BudgetExceeded(DomainError):
+    """Spent until the period ends: not an invitation to try again."""
+
+    status, code, retryable = 429, "budget_exceeded", False
+
+
+class Unavailable(DomainError):
+    status, code = 503, "unavailable"
+
+
+class ProviderFailure(DomainError):
+    """One attempt at one provider has failed.
+
+    ``try_elsewhere``: another candidate may well answer.
+    ``try_again``: the same candidate may answer a second time.
+    ``may_be_billed``: the provider may have generated something, so the
+    attempt is settled at its bound and flagged, not released.
+    """
+
+    status, code = 502, "provider_error"
+    try_elsewhere: ClassVar[bool] = True
+    try_again: ClassVar[bool] = False
+    may_be_billed: bool = False
+
+    def __init__(self, message: str, *, may_be_billed: bool | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        if may_be_billed is not None:
+            self.may_be_billed = may_be_billed
+
+
+class ProviderError(ProviderFailure):
+    """A 5xx, a cut, or nonsense where an answer should be."""
+
+    try_again = True
+
+
+class ProviderUnreachable(ProviderFailure):
+    """Refused, unknown name, bad certificate: nothing was sent."""
+
+
+class ProviderTimeout(ProviderFailure):
+    status, code = 504, "provider_timeout"
+    may_be_billed = True
+
+
+class ProviderKeyRejected(ProviderFailure):
+    """401, 402, 403 or 404 from a provider: our configuration is at fault, not the caller."""
+
+
+class ProviderRateLimited(ProviderFailure):
+    status, code = 429, "rate_limited"
+
+
+class ProviderRefused(ProviderFailure):
+    """The provider refuses the request itself; nobody else is asked."""
+
+    status, code = 400, "invalid_request"
+    retryable = False
+    try_elsewhere = False
+
+
+class PromptTooLong(ProviderRefused):
+    code = "context_length_exceeded"
+
+
+class PromptFiltered(ProviderRefused):
+    code = "content_filtered"
