@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -205,8 +206,12 @@ def database_address(value: str) -> str:
 
 
 def host_name(value: str) -> str:
-    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?|\[?[0-9a-fA-F:.]{2,45}\]?(:[0-9]{1,5})?", value):
-        raise ValueError("host names or addresses separated by commas, such as api.example.org, *.example.org, 10.0.0.7")
+    if not re.fullmatch(
+        r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?|\[?[0-9a-fA-F:.]{2,45}\]?(:[0-9]{1,5})?", value
+    ):
+        raise ValueError(
+            "host names or addresses separated by commas, such as api.example.org, *.example.org, 10.0.0.7"
+        )
     return value.lower()
 
 
@@ -220,7 +225,21 @@ def timezone(value: str) -> str:
 
 def api_path(value: str) -> str:
     path = "/" + value.strip("/")
-    taken = {"api", "llm", "v1", "openai", "providers", "audit", "users", "tokens", "usage", "admin", "docs", "excel", "chat"}
+    taken = {
+        "api",
+        "llm",
+        "v1",
+        "openai",
+        "providers",
+        "audit",
+        "users",
+        "tokens",
+        "usage",
+        "admin",
+        "docs",
+        "excel",
+        "chat",
+    }
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path) or path.split("/")[1] in taken | {"health", "metrics", "static"}:
         raise ValueError("a path such as /llm-gate that no other door stands on")
     return path
@@ -310,7 +329,7 @@ class Settings:
     web_concurrency: int | None = var("WEB_CONCURRENCY", integer(1, 256), None, "web processes; unset: 1 on SQLite, 2 otherwise")
     web_threads: int = var("WEB_THREADS", integer(1, 10_000), "256", "threads a web process may make; beyond them requests get a 503")
     workers: int = var("WORKERS", integer(0, 64), "1", "background workers started by `serve`; 0: none")
-    instance: str = var("INSTANCE_PATH", text, "instance", "folder of the database, made-up secrets and sockets")
+    instance_path: Path = var("INSTANCE_PATH", text, "instance", "folder of the database, made-up secrets and sockets")
     proxy_hops: int = var("PROXY_HOPS", integer(0, 10), "0", "how many proxies of yours stand before it and set X-Forwarded-*")
     max_body_bytes: int = var("MAX_BODY_BYTES", integer(1024, 2**31), "20971520", "largest request body, in bytes")
     log_level: str = var("LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
@@ -327,7 +346,7 @@ class Settings:
     metrics_token: Secret | None = var("METRICS_TOKEN", secret, None, "token that may read /metrics", **SECRETS)
     webhook_secret: Secret | None = var("WEBHOOK_SECRET", secret, None, "signs callbacks as Standard Webhooks do; unset: a callback_url is refused", secret=True, strong=ALWAYS)
 
-    database: str = var("DATABASE_URL", database_address, None, "sqlite:///file.db or postgresql://…; unset: app.db in the instance folder", aliases=("LLM_GATEWAY_DATABASE_URL",), section="Where things are kept")
+    database_url: str = var("DATABASE_URL", database_address, None, "sqlite:///file.db or postgresql://…; unset: app.db in the instance folder", aliases=("LLM_GATEWAY_DATABASE_URL",), section="Where things are kept")
     redis_url: str | None = var("REDIS_URL", redis_address, None, "switches the full mode on: limits, conversations and the queue's doorbell in Redis")
     sqlite_synchronous: str = var("SQLITE_SYNCHRONOUS", choice("NORMAL", "FULL", "EXTRA"), "NORMAL", "NORMAL survives crashes, a power cut may cost the last moments; FULL for anyone who bills")
     sqlite_journal_mode: str = var("SQLITE_JOURNAL_MODE", choice("WAL", "DELETE", "TRUNCATE", "PERSIST"), "WAL", "WAL needs a local disk; DELETE on network storage")
@@ -394,7 +413,6 @@ class Settings:
     # fmt: on
 
     root: Path
-    instance_path: Path
     warnings: tuple[str, ...] = ()
     explicit: Mapping[str, str] = field(default_factory=dict)
     """Text of each variable that was set, by its chief name: for `variable()`; holds secrets, never print it."""
@@ -413,13 +431,10 @@ class Settings:
         return "full" if self.redis_url else "sql"
 
     @property
-    def database_url(self) -> str:
-        return self.database
-
-    @property
     def database_file(self) -> Path | None:
         """The SQLite file, or None on a server database."""
-        return Path(self.database.removeprefix(SQLITE).partition("?")[0]) if self.database.startswith(SQLITE) else None
+        scheme, _, path = self.database_url.partition("sqlite:///")
+        return Path(path.partition("?")[0]) if not scheme and path else None
 
     @property
     def web_processes(self) -> int:
@@ -439,7 +454,7 @@ class Settings:
         return self.explicit.get(CHIEF_NAMES.get(name, name))
 
     def __repr__(self) -> str:
-        return f"<Settings {self.environment}, {self.mode} mode, {shown_address(self.database)}>"
+        return f"<Settings {self.environment}, {self.mode} mode, {shown_address(self.database_url)}>"
 
 
 def _providers(settings: Settings) -> Iterator[ProviderEnv]:
@@ -499,7 +514,7 @@ class _Loader:
         self.environment = self._value("environment", ATTRIBUTES["environment"]) or "production"
         self.instance = self._instance_folder()
         values = {attribute: self._value(attribute, variable) for attribute, variable in ATTRIBUTES.items()}
-        values["azure_openai_regions"] = self._regions()
+        values |= {"instance_path": self.instance, "azure_openai_regions": self._regions()}
         self._check_together(values)
         if self.faults:
             raise SettingsError(list(dict.fromkeys(self.faults)), self.warnings)
@@ -508,7 +523,6 @@ class _Loader:
         return Settings(
             **values,
             root=self.root,
-            instance_path=self.instance,
             warnings=tuple(dict.fromkeys(self.warnings)),
             explicit=_Unprinted(self.explicit),
         )
@@ -538,7 +552,9 @@ class _Loader:
             given = {name: self._one(source, name) for name in variable.names}
             given = {name: value for name, value in given.items() if value or (variable.empty_counts and value == "")}
             if len(set(given.values())) > 1:
-                raise _Refused(f"{' and '.join(given)} are two names of one setting and have different values; keep one")
+                raise _Refused(
+                    f"{' and '.join(given)} are two names of one setting and have different values; keep one"
+                )
             if given:
                 return next(iter(given.values()))
         return None
@@ -567,13 +583,13 @@ class _Loader:
         default = variable.default_in(self.environment)
         if default is not None:
             return self._placed(attribute, variable.parse(default))
-        if attribute == "database":
+        if attribute == "database_url":
             return f"{SQLITE}{self.instance / 'app.db'}"
         return () if attribute.startswith("external_") else None
 
     def _placed(self, attribute: str, value: Any) -> Any:
         """A relative SQLite file lies in the instance folder, whatever the working folder (S1's and S5's defaults)."""
-        if attribute == "database" and value.startswith(SQLITE):
+        if attribute == "database_url" and value.startswith(SQLITE):
             return f"{SQLITE}{self.instance / value.removeprefix(SQLITE)}"
         return value
 
@@ -583,7 +599,9 @@ class _Loader:
         try:
             kept = keep_secret(self.instance / attribute)
         except OSError as error:
-            raise _Refused(f"{variable.name}: none given, and none could be kept in {self.instance} ({error.strerror})") from None
+            raise _Refused(
+                f"{variable.name}: none given, and none could be kept in {self.instance} ({error.strerror})"
+            ) from None
         return variable.parse(kept)
 
     def _check_strength(self, variable: Var, value: Any) -> None:
@@ -600,7 +618,7 @@ class _Loader:
             self.warnings.append(f"{variable.name}: the documentation's placeholder; the provider will refuse it")
 
     def _instance_folder(self) -> Path:
-        folder = self.root / (self._value("instance", ATTRIBUTES["instance"]) or "instance")
+        folder = self.root / (self._value("instance_path", ATTRIBUTES["instance_path"]) or "instance")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -699,7 +717,7 @@ def weakness(value: str) -> str | None:
         return _weak_webhook_secret(value)
     if len(value.encode()) < 32:
         return "too short"
-    runs = sum(abs(ord(a) - ord(b)) <= 1 for a, b in zip(value, value[1:], strict=False))
+    runs = sum(abs(ord(a) - ord(b)) <= 1 for a, b in pairwise(value))
     if len(set(value)) < 10 or value in (value + value)[1:-1] or runs > len(value) // 2:
         return "too regular"
     return None
@@ -733,10 +751,10 @@ def _put_in_place(fresh: Path, path: Path) -> None:
         os.link(fresh, path)
     except FileExistsError:
         return
-    except OSError:  # a file system without hard links
-        time.sleep(secrets.randbelow(50) / 1000)
+    except OSError:  # a file system without hard links: the last one wins, so wait before reading
         if not path.exists():
             fresh.replace(path)
+            time.sleep(0.2)
 
 
 # --- .env.example and the check by hand -----------------------------------------------------------------------------
