@@ -1,0 +1,97 @@
+"""Providers, their models and their encrypted keys, and the version by which every process sees a change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Boolean, Float, ForeignKey, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from flaskllm.extensions import db
+from flaskllm.models.types import JsonText, UtcDateTime, new_id, now
+
+
+class ProviderRow(db.Model):
+    """A provider. ``enabled`` None: on where it has a key, or its address is set; True or False is an administrator's word.
+
+    ``origin``: ``shipped`` (seeding may rewrite it), ``touched`` (shipped, changed since) or ``own``.
+    ``deleted_at`` keeps a deleted shipped row from coming back with the next seeding.
+    """
+
+    __tablename__ = "providers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    uid: Mapped[str] = mapped_column(String(36), unique=True, default=new_id)
+    kind: Mapped[str] = mapped_column(String(64))
+    display_name: Mapped[str] = mapped_column(String(128), default="")
+    description: Mapped[str] = mapped_column(Text, default="")
+    enabled: Mapped[bool | None] = mapped_column(Boolean)
+    connection: Mapped[dict[str, Any]] = mapped_column(JsonText, default=dict)
+    default_model: Mapped[str | None] = mapped_column(String(128))
+    origin: Mapped[str] = mapped_column(String(16), default="own")
+    position: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, onupdate=now)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    models: Mapped[list[ModelRow]] = relationship(
+        back_populates="provider", cascade="all, delete-orphan", order_by="ModelRow.position"
+    )
+    keys: Mapped[list[ProviderKeyRow]] = relationship(
+        back_populates="provider", cascade="all, delete-orphan", order_by="ProviderKeyRow.created_at"
+    )
+
+
+class ModelRow(db.Model):
+    """A model of a provider. ``prices``: the document's price list (S2's shape, with our token buckets)."""
+
+    __tablename__ = "provider_models"
+    __table_args__ = (UniqueConstraint("provider_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    provider_id: Mapped[str] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(128))
+    backend_model: Mapped[str] = mapped_column(String(128))
+    display_name: Mapped[str] = mapped_column(String(128), default="")
+    description: Mapped[str] = mapped_column(Text, default="")
+    type: Mapped[str] = mapped_column(String(16), default="chat")
+    tier: Mapped[str | None] = mapped_column(String(16))
+    aliases: Mapped[list[str]] = mapped_column(JsonText, default=list)
+    context_window: Mapped[int | None] = mapped_column(Integer)
+    max_tokens: Mapped[int | None] = mapped_column(Integer)
+    abilities: Mapped[list[str]] = mapped_column(JsonText, default=list)
+    prices: Mapped[list[dict[str, Any]] | None] = mapped_column(JsonText)
+    params: Mapped[dict[str, str]] = mapped_column(JsonText, default=dict)
+    timeout_s: Mapped[float | None] = mapped_column(Float)
+    training_data: Mapped[str | None] = mapped_column(String(64))
+    enabled: Mapped[bool] = mapped_column(Boolean, default=True)
+    origin: Mapped[str] = mapped_column(String(16), default="own")
+    position: Mapped[int] = mapped_column(Integer, default=0)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    provider: Mapped[ProviderRow] = relationship(back_populates="models")
+
+
+class ProviderKeyRow(db.Model):
+    """A provider's key as `Vault` encrypted it; ``endpoint`` None serves every address."""
+
+    __tablename__ = "provider_keys"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    provider_id: Mapped[str] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), index=True)
+    ciphertext: Mapped[str] = mapped_column(Text)
+    last4: Mapped[str] = mapped_column(String(4))
+    endpoint: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+    provider: Mapped[ProviderRow] = relationship(back_populates="keys")
+
+
+class Meta(db.Model):
+    """Small shared facts: the catalogue's version, the known plaintext that proves the encryption key."""
+
+    __tablename__ = "meta"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

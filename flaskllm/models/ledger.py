@@ -1,0 +1,109 @@
+"""The money: one row for each attempt at a provider, one for each call, one for each budget and period.
+
+These tables are written by `repositories/ledger.py` over the driver's own connection; their times are integers of
+milliseconds since 1970 in UTC and their sums integers of 10⁻⁹ dollar.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from flaskllm.extensions import db
+
+RESERVED, SETTLED, RELEASED, INTERRUPTED = "reserved", "settled", "released", "interrupted"
+
+
+class AttemptRow(db.Model):
+    """One attempt at one provider: written before the call goes out, settled once after it.
+
+    ``holds``: JSON of the budgets and periods it holds money in. ``lease_until``: when the reaper may take it.
+    ``usage``: JSON of tokens and rate by bucket.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index("ix_attempts_open", "lease_until", sqlite_where="state = 'reserved'", postgresql_where="state = 'reserved'"),
+        Index("ix_attempts_request", "request_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    request_id: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(12))
+    user_id: Mapped[str] = mapped_column(String(36))
+    token_id: Mapped[str | None] = mapped_column(String(36))
+    door: Mapped[str] = mapped_column(String(24))
+    model: Mapped[str] = mapped_column(String(160))
+    backend_model: Mapped[str] = mapped_column(String(128))
+    provider: Mapped[str] = mapped_column(String(64))
+    endpoint: Mapped[str] = mapped_column(String(64))
+    price_version: Mapped[str] = mapped_column(String(64))
+    reserved: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[int | None] = mapped_column(BigInteger)
+    priced: Mapped[bool] = mapped_column(Boolean)
+    holds: Mapped[str] = mapped_column(Text)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    usage: Mapped[str | None] = mapped_column(Text)
+    estimated: Mapped[bool] = mapped_column(Boolean, default=False)
+    error_code: Mapped[str | None] = mapped_column(String(48))
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    settled_at: Mapped[int | None] = mapped_column(BigInteger)
+    lease_until: Mapped[int] = mapped_column(BigInteger)
+
+
+class CallRow(db.Model):
+    """One model call as its caller sees it: S4's fields, and who and what it cost."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        Index("ix_calls_user_started", "user_id", "started_at"),
+        Index("ix_calls_started", "started_at"),
+        Index("ix_calls_request", "request_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    request_id: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(36))
+    token_id: Mapped[str | None] = mapped_column(String(36))
+    door: Mapped[str] = mapped_column(String(24))
+    model: Mapped[str] = mapped_column(String(160))
+    backend_model: Mapped[str | None] = mapped_column(String(128))
+    provider: Mapped[str | None] = mapped_column(String(64))
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[int] = mapped_column(BigInteger)
+    latency_ms: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[int | None] = mapped_column(BigInteger)
+    status: Mapped[int] = mapped_column(Integer)
+    error_code: Mapped[str | None] = mapped_column(String(48))
+    attempts: Mapped[int] = mapped_column(Integer)
+    streamed: Mapped[bool] = mapped_column(Boolean)
+    estimated: Mapped[bool] = mapped_column(Boolean)
+    correlation_id: Mapped[str | None] = mapped_column(String(64))
+    claimed_user: Mapped[str | None] = mapped_column(String(128))
+    client_id: Mapped[str | None] = mapped_column(String(128))
+    call_metadata: Mapped[str | None] = mapped_column("metadata", Text)
+
+
+class BudgetRow(db.Model):
+    """What one budget has spent and holds reserved in one period (10⁻⁹ dollar). The cap comes with the caller."""
+
+    __tablename__ = "budgets"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    period: Mapped[str] = mapped_column(String(16), primary_key=True)
+    spent: Mapped[int] = mapped_column(BigInteger, default=0)
+    reserved: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class CounterRow(db.Model):
+    """One window of one rate limit, where there is no Redis."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)

@@ -1,0 +1,1 @@
+"""Every query; nothing here commits but `database`."""

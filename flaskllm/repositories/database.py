@@ -1,0 +1,75 @@
+"""The only place that writes for good: sessions that commit when their block ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from flaskllm.errors import Unavailable
+
+RETRY_AFTER = 2.0
+STATEMENT_MS = 2000
+"""A statement's time-out (``docs/promises.md`` R4)."""
+
+
+class Database:
+    """Sessions for services. A session is never held while a provider is asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that commits at the end of the block, and rolls back where it raises.
+
+        Raises `Unavailable` where the database is away.
+        """
+        with _unavailable(), self._sessions() as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session for queries alone."""
+        with _unavailable(), self._sessions() as session:
+            yield session
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise Unavailable("The database is busy.", retry_after=RETRY_AFTER) from error
+    except OperationalError as error:
+        raise Unavailable("The database cannot be reached or is locked.", retry_after=RETRY_AFTER) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("The database closed the connection.", retry_after=RETRY_AFTER) from error
+        raise
+
+
+def set_sqlite_pragmas(engine: Engine, *, journal_mode: str, synchronous: str) -> None:
+    """Every SQLite connection of the pool: foreign keys on, WAL where the disk is local, a busy time-out."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        for statement in sqlite_pragmas(journal_mode=journal_mode, synchronous=synchronous):
+            connection.execute(statement)
+
+
+def sqlite_pragmas(*, journal_mode: str, synchronous: str) -> list[str]:
+    return [
+        f"PRAGMA journal_mode={journal_mode}",
+        f"PRAGMA synchronous={synchronous}",
+        f"PRAGMA busy_timeout={STATEMENT_MS}",
+        "PRAGMA foreign_keys=ON",
+    ]
