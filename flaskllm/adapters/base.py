@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import orjson
 
 from flaskllm.adapters.errors import failure_for, failure_in_body, mask_keys
-from flaskllm.adapters.http import Response, Transport
+from flaskllm.adapters.http import Exchange, Response, Transport
 from flaskllm.adapters.sse import Event, SseParser
 from flaskllm.domain.catalogue import Candidate, Provider
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
@@ -138,7 +138,9 @@ class ProviderAdapter(ABC):
     def chat(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChatResult:
         """Ask and wait for the whole answer, until ``deadline`` (monotonic seconds). Raises a `ProviderFailure`."""
         mapped = self.map_params(request, candidate)
-        response = self._post(request, candidate, mapped, deadline, stream=False)
+        response = self._begin(request, candidate, mapped, deadline, stream=False).response(deadline)
+        if response.status != 200:
+            raise failure_for(response, self._secrets(candidate))
         raw = response.read()
         body = parse_object(raw, may_be_billed=True)
         if failure := failure_in_body(body, self._secrets(candidate)):
@@ -153,21 +155,14 @@ class ProviderAdapter(ABC):
         )
 
     def stream(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChunkSource:
-        """Ask and wait for the answer's headers; the frames are read from what comes back."""
+        """Send the question; the answer's headers and its frames are read from what comes back."""
         mapped = self.map_params(request, candidate)
-        response = self._post(request, candidate, mapped, deadline, stream=True)
-        if response.content_type != "text/event-stream":
-            self._refuse_unstreamed(response, candidate)
-        return SseSource(response, self.decoder(request, candidate), mapped.dropped, self._secrets(candidate))
+        exchange = self._begin(request, candidate, mapped, deadline, stream=True)
+        return SseSource(exchange, self.decoder(request, candidate), mapped.dropped, self._secrets(candidate))
 
-    def _refuse_unstreamed(self, response: Response, candidate: Candidate) -> None:
-        body = parse_object(response.read(), may_be_billed=True)
-        failure = failure_in_body(body, self._secrets(candidate))
-        raise failure or ProviderError("The provider answered a stream with a plain body.", may_be_billed=True)
-
-    def _post(
+    def _begin(
         self, request: ChatRequest, candidate: Candidate, mapped: Mapped, deadline: float, *, stream: bool
-    ) -> Response:
+    ) -> Exchange:
         body = self.encode(request, candidate, mapped)
         headers = {
             "Content-Type": "application/json",
@@ -177,10 +172,7 @@ class ProviderAdapter(ABC):
             **self.headers(candidate, request),
         }
         url = self.url(candidate, stream=stream)
-        response = self.transport.send("POST", url, headers=headers, body=orjson.dumps(body), deadline=deadline)
-        if response.status != 200:
-            raise failure_for(response, self._secrets(candidate))
-        return response
+        return self.transport.begin("POST", url, headers=headers, body=orjson.dumps(body), deadline=deadline)
 
     def _secrets(self, candidate: Candidate) -> tuple[str, ...]:
         return (candidate.key.value,) if candidate.key else ()
@@ -235,31 +227,49 @@ class ProviderAdapter(ABC):
 
 
 class SseSource:
-    """A `ChunkSource` over an HTTP answer of server-sent events."""
+    """A `ChunkSource` over an HTTP answer of server-sent events, from before its headers on."""
 
-    def __init__(self, response: Response, decoder: Decoder, dropped: Iterable[str], secrets: Sequence[str]) -> None:
-        self._response = response
+    def __init__(self, exchange: Exchange, decoder: Decoder, dropped: Iterable[str], secrets: Sequence[str]) -> None:
+        self._exchange = exchange
+        self._response: Response | None = None
         self._decoder = decoder
         self._secrets = secrets
         self._parser = SseParser()
         self._closed = False
         self.dropped = list(dropped)
-        self.upstream_id = upstream_id(response.headers)
+        self.upstream_id: str | None = None
 
     def fileno(self) -> int | None:
-        return self._response.fileno()
+        return self._exchange.fileno()
 
     def ready(self) -> bool:
-        return self._closed or self._response.has_buffered()
+        return self._closed or (self._response is not None and self._response.has_buffered())
 
     def read(self, deadline: float) -> list[Chunk] | None:
         if self._closed:
             return None
+        if self._response is None:
+            return self._take_headers(deadline)
         self._response.set_deadline(deadline)
         piece = self._response.next_piece()
         if piece is None:
             return self._at_end()
         return self._decode(self._parser.feed(piece))
+
+    def _take_headers(self, deadline: float) -> list[Chunk]:
+        response = self._exchange.response(deadline)
+        self._response = response
+        self.upstream_id = upstream_id(response.headers)
+        if response.status != 200:
+            raise failure_for(response, self._secrets)
+        if response.content_type != "text/event-stream":
+            self._refuse_unstreamed(response)
+        return []
+
+    def _refuse_unstreamed(self, response: Response) -> None:
+        body = parse_object(response.read(), may_be_billed=True)
+        failure = failure_in_body(body, self._secrets)
+        raise failure or ProviderError("The provider answered a stream with a plain body.", may_be_billed=True)
 
     def _decode(self, events: Iterable[Event]) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -269,7 +279,8 @@ class SseSource:
             chunks += self._decoder.decode(event)
         if self._decoder.ended:
             self._closed = True
-            self._response.finish()
+            if self._response:
+                self._response.finish()
         return chunks
 
     def _at_end(self) -> list[Chunk] | None:
@@ -282,7 +293,7 @@ class SseSource:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._response.close()
+            (self._response or self._exchange).close()
 
 
 def parse_object(raw: bytes, *, may_be_billed: bool) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""How bytes reach a provider and come back: one urllib3 pool a provider, deadlines that a drip cannot stretch.
+"""How bytes reach a provider and come back: kept connections, and deadlines that a drip cannot stretch.
 
-urllib3's read time-out starts anew with every packet, so an upstream that drips one byte a second is never timed out.
-Here every ``recv`` gets what is left until the call's deadline (``docs/promises.md``, "Upstream faults").
+The connections are urllib3's (names, TLS, framing); the pool is a few lines of ours, for two reasons. A call is *begun*
+(connected and sent) apart from its answer's headers, so that a stream can be polled, and its caller told to wait, while a
+provider thinks. And a read time-out starts anew with every packet, so an upstream that drips a byte a second would never
+be timed out: here every ``recv`` gets what is left until the call's deadline (``docs/promises.md``, "Upstream faults").
 """
 
 from __future__ import annotations
@@ -10,22 +12,16 @@ import io
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from http.client import HTTPException
 from http.client import HTTPResponse as PlainResponse
 from typing import Any
+from urllib.parse import urlsplit
 
-import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError, SSLError
 
 from flaskllm.errors import ProviderError, ProviderFailure, ProviderTimeout, ProviderUnreachable
 
@@ -33,16 +29,16 @@ CONNECT_SECONDS = 5.0
 BODY_CAP = 20 * 2**20
 """Bytes of an unstreamed answer (``docs/promises.md``)."""
 PIECE = 65536
-
-_calling = threading.local()
+IDLE_SECONDS = 55.0
+"""How long a connection is kept for the next call; most services close theirs after 60 s or more."""
 
 
 class _DeadlineReader(io.RawIOBase):
     """A socket's bytes until a moment of ``time.monotonic()``, or only what is there already."""
 
-    def __init__(self, sock: Any, deadline: float) -> None:
+    def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self.deadline = deadline
+        self.deadline = 0.0
         self.only_what_is_there = False
         self.ended = False
         self._keeps_socket_open = sock.makefile("rb", buffering=0)
@@ -70,58 +66,22 @@ class _DeadlineReader(io.RawIOBase):
 class _DeadlineResponse(PlainResponse):
     """http.client's response, reading through a `_DeadlineReader`."""
 
-    def __init__(self, sock: Any, *args: Any, keep: Callable[[_DeadlineReader], None], **kwargs: Any) -> None:
+    def __init__(self, sock: Any, *args: Any, reader: _DeadlineReader, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        reader = _DeadlineReader(sock, _calling.deadline)
         self.fp = io.BufferedReader(reader, PIECE)
-        keep(reader)
-
-
-class _DeadlineConnection:
-    """What both connection classes have in common."""
-
-    reader: _DeadlineReader
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.response_class = partial(_DeadlineResponse, keep=self._keep)
-
-    def _keep(self, reader: _DeadlineReader) -> None:
-        self.reader = reader
-
-    def getresponse(self) -> Any:
-        response = super().getresponse()  # type: ignore[misc]
-        response.deadline_reader = self.reader
-        return response
-
-
-class _HttpConnection(_DeadlineConnection, HTTPConnection):
-    pass
-
-
-class _HttpsConnection(_DeadlineConnection, HTTPSConnection):
-    pass
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _HttpConnection  # type: ignore[assignment]
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection  # type: ignore[assignment]
 
 
 class Response:
     """A provider's answer whose headers have come and whose body is still to be read."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, reader: _DeadlineReader, give_back: Callable[[], None]) -> None:
         self._raw = raw
-        self._reader: _DeadlineReader = raw.deadline_reader
-        self._buffer: io.BufferedReader | None = raw._fp.fp
+        self._reader = reader
+        self._give_back = give_back
+        self._pieces: Iterator[bytes] | None = None
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
-        self._pieces: Iterator[bytes] | None = None
 
     @property
     def content_type(self) -> str:
@@ -133,12 +93,12 @@ class Response:
         Raises `ProviderError` on a cut, a broken framing or an excess, `ProviderTimeout` at the deadline.
         """
         try:
-            with _foreign_errors(sent=True):
+            with foreign_errors(sent=True):
                 body = self._read_up_to(cap)
         except BaseException:
             self.close()
             raise
-        self._raw.release_conn()
+        self._give_back()
         return body
 
     def _read_up_to(self, cap: int) -> bytes:
@@ -150,30 +110,21 @@ class Response:
             pieces.append(piece)
         return b"".join(pieces)
 
-    def fileno(self) -> int:
-        return int(self._reader.sock.fileno())
-
     def set_deadline(self, deadline: float) -> None:
         self._reader.deadline = deadline
 
     def has_buffered(self) -> bool:
-        """Whether bytes can be read without waiting; also sees an end or a reset that has come."""
-        if self._buffer is None or self._buffer.closed:
-            return True
-        self._reader.only_what_is_there = True
-        try:
-            return bool(self._buffer.peek(1)) or self._reader.ended
-        except OSError:
-            return True
-        finally:
-            self._reader.only_what_is_there = False
+        """Whether reading would not wait: bytes, an end or a reset are there."""
+        buffer = self._raw._fp.fp
+        return buffer is None or _is_ready(buffer, self._reader)
 
     def next_piece(self) -> bytes | None:
         """The next bytes of a streamed body; None at its end.
 
-        Raises `ProviderError` or `ProviderTimeout`.
+        A chunk is taken with its line end, so that nothing is left in the buffer when nothing is due. Raises
+        `ProviderError` or `ProviderTimeout`.
         """
-        with _foreign_errors(sent=True):
+        with foreign_errors(sent=True):
             if self._raw.chunked:
                 if self._pieces is None:
                     self._pieces = self._raw.stream(PIECE, decode_content=False)
@@ -189,17 +140,60 @@ class Response:
         except ProviderFailure:
             self.close()
         else:
-            self._raw.release_conn()
+            self._give_back()
 
     def close(self) -> None:
         """Drop the connection: a half-read one never goes back to the pool."""
         self._raw.close()
 
 
-class _foreign_errors:  # noqa: N801  (reads as a word where it is used)
-    """Turns urllib3's and the socket's exceptions into ours.
+def _is_ready(buffer: io.BufferedReader, reader: _DeadlineReader) -> bool:
+    reader.only_what_is_there = True
+    try:
+        return bool(buffer.peek(1)) or reader.ended
+    except (OSError, ValueError):
+        return True
+    finally:
+        reader.only_what_is_there = False
 
-    The order matters: urllib3's `NewConnectionError` (refused, unknown name) is a subclass of `ConnectTimeoutError`.
+
+class Exchange:
+    """A request that has been sent; its answer may be polled for, and then taken."""
+
+    def __init__(self, connection: Any, give_back: Callable[[Any], None]) -> None:
+        self._connection = connection
+        self._give_back = give_back
+        self._sock = connection.sock
+
+    def fileno(self) -> int:
+        return int(self._sock.fileno())
+
+    def response(self, deadline: float) -> Response:
+        """The answer's status and headers, waited for until ``deadline`` (monotonic seconds).
+
+        Raises `ProviderError` or `ProviderTimeout`.
+        """
+        reader = _DeadlineReader(self._sock)
+        reader.deadline = deadline
+        self._connection.response_class = partial(_DeadlineResponse, reader=reader)
+        try:
+            with foreign_errors(sent=False):
+                raw = self._connection.getresponse()
+        except BaseException:
+            self.close()
+            raise
+        keep = not raw._original_response.will_close
+        return Response(raw, reader, partial(self._give_back, self._connection) if keep else raw.close)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class foreign_errors:  # noqa: N801  (reads as a word where it is used)
+    """Turns urllib3's, http.client's and the socket's exceptions into ours; ``sent``: an answer had begun.
+
+    The order matters: urllib3's `NewConnectionError` (refused, unknown name) is a subclass of `ConnectTimeoutError` in
+    some versions.
     """
 
     def __init__(self, *, sent: bool) -> None:
@@ -209,7 +203,7 @@ class _foreign_errors:  # noqa: N801  (reads as a word where it is used)
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, HTTPError | OSError | ValueError):
+        if isinstance(error, HTTPError | HTTPException | OSError | ValueError):
             raise self._translate(error) from None
 
     def _translate(self, error: BaseException) -> ProviderFailure:
@@ -221,45 +215,111 @@ class _foreign_errors:  # noqa: N801  (reads as a word where it is used)
             return ProviderTimeout("The provider did not answer in time.")
         if isinstance(error, SSLError | ssl.SSLError):
             return ProviderUnreachable("The provider's certificate or TLS handshake is bad.")
-        if isinstance(error, ProtocolError | HTTPError | OSError) and not self._sent:
+        if not self._sent:
             return ProviderError("The provider closed the connection without an answer.", may_be_billed=False)
         return ProviderError("The provider's answer broke off or was malformed.", may_be_billed=True)
 
 
 class Transport:
-    """The pools of one provider; shared by threads.
+    """The kept connections of one provider; shared by threads.
 
     ``verify``: check certificates (``HTTPX_CLIENT_VERIFY``). ``size``: connections kept for the next call.
+    ``proxy_for``: the address of the proxy for a scheme and host, or None.
     """
 
-    def __init__(self, *, verify: bool = True, size: int = 256, ca_file: str | None = None) -> None:
-        context = ssl.create_default_context(cafile=ca_file)
+    def __init__(
+        self,
+        *,
+        verify: bool = True,
+        size: int = 256,
+        ca_file: str | None = None,
+        proxy_for: Callable[[str, str], str | None] | None = None,
+    ) -> None:
+        self._context = ssl.create_default_context(cafile=ca_file)
         if not verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        self._pools = urllib3.PoolManager(num_pools=16, maxsize=size, block=False, retries=False, ssl_context=context)
-        self._pools.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE
+        self._size = size
+        self._proxy_for = proxy_for
+        self._idle: dict[tuple[str, str, int], deque[tuple[Any, float]]] = {}
+        self._lock = threading.Lock()
 
-    def send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, deadline: float) -> Response:
-        """Send one request and wait for the answer's headers, until ``deadline`` (monotonic seconds).
+    def begin(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, deadline: float
+    ) -> Exchange:
+        """Connect and send one request, until ``deadline`` (monotonic seconds).
 
         Redirects are not followed and nothing is tried twice. Raises a `ProviderFailure`.
         """
         left = deadline - time.monotonic()
         if left <= 0:
             raise ProviderTimeout("There was no time left to ask the provider.", may_be_billed=False)
-        _calling.deadline = deadline
-        with _foreign_errors(sent=False):
-            raw = self._pools.urlopen(
-                method,
-                url,
-                headers=headers,
-                body=body,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                assert_same_host=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=left),
-            )
-        return Response(raw)
+        parts = urlsplit(url)
+        place = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        connection = self._take(place)
+        try:
+            with foreign_errors(sent=False):
+                self._send(connection, method, target, headers, body, left)
+        except BaseException:
+            connection.close()
+            raise
+        return Exchange(connection, partial(self._keep, place))
+
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, deadline: float
+    ) -> Response:
+        """`begin`, then wait for the answer's headers."""
+        return self.begin(method, url, headers=headers, body=body, deadline=deadline).response(deadline)
+
+    def _send(
+        self, connection: Any, method: str, target: str, headers: Mapping[str, str], body: bytes | None, left: float
+    ) -> None:
+        if connection.sock is None:
+            connection.timeout = min(CONNECT_SECONDS, left)
+            try:
+                connection.connect()
+            except TimeoutError:
+                raise ProviderTimeout("The provider's TLS handshake stalls.", may_be_billed=False) from None
+        connection.timeout = left
+        connection.request(method, target, body=body, headers=headers, preload_content=False, decode_content=False)
+
+    def _take(self, place: tuple[str, str, int]) -> Any:
+        """A kept connection that is still open, or a new one that is not yet connected."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(place)
+                connection, since = idle.pop() if idle else (None, 0.0)
+            if connection is None:
+                return self._new(place)
+            if connection.is_connected and time.monotonic() - since < IDLE_SECONDS:
+                return connection
+            connection.close()
+
+    def _new(self, place: tuple[str, str, int]) -> Any:
+        scheme, host, port = place
+        proxy = self._proxy_for(scheme, host) if self._proxy_for else None
+        at = urlsplit(proxy) if proxy else None
+        where = (at.hostname or "", at.port or 3128) if at else (host, port)
+        if scheme != "https":
+            return HTTPConnection(*where)
+        connection = HTTPSConnection(*where, ssl_context=self._context)
+        if at:
+            connection.set_tunnel(host, port)
+        return connection
+
+    def _keep(self, place: tuple[str, str, int], connection: Any) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(place, deque())
+            if len(idle) < self._size and connection.sock is not None:
+                idle.append((connection, time.monotonic()))
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Drop every kept connection."""
+        with self._lock:
+            kept = [connection for idle in self._idle.values() for connection, _ in idle]
+            self._idle.clear()
+        for connection in kept:
+            connection.close()
