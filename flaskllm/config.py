@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import json
 import os
 import re
 import secrets
@@ -74,6 +75,10 @@ class SettingsError(Exception):
         self.faults = faults
         self.warnings = warnings or []
         super().__init__("\n".join(faults))
+
+    def told(self) -> str:
+        """What the operator reads: warnings first, the faults last, where the eye is."""
+        return "\n".join([*(f"warning: {line}" for line in self.warnings), *self.faults])
 
 
 # --- parsers: text in, value out; ValueError says what was expected -------------------------------------------------
@@ -505,7 +510,7 @@ class _Loader:
         self.faults: list[str] = []
         self.warnings: list[str] = []
         self.root = root
-        self.sources = (environ, self._dotenv())
+        self.sources = (self._unmangled(environ), self._dotenv())
         self.explicit: dict[str, str] = {}
         self.environment = "development"
         self.instance = root / "instance"
@@ -526,6 +531,17 @@ class _Loader:
             warnings=tuple(dict.fromkeys(self.warnings)),
             explicit=_Unprinted(self.explicit),
         )
+
+    def _unmangled(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """`flask` loads `.env` into the environment by itself, and interpolates: what came that way is taken as written."""
+        path = self.root / ".env"
+        try:
+            mangled = (
+                dotenv_values(path, encoding="utf-8") if "FLASK_RUN_FROM_CLI" in environ and path.is_file() else {}
+            )
+        except (OSError, UnicodeDecodeError):  # told by _dotenv
+            return environ
+        return {name: value for name, value in environ.items() if name not in mangled or mangled[name] != value}
 
     def _dotenv(self) -> Mapping[str, str]:
         """`.env` beside wsgi.py, without interpolation: a `$` in a password is a `$`."""
@@ -792,11 +808,7 @@ def _example_regions() -> list[str]:
 
 def _check() -> int:
     """What a start would say: faults and warnings on standard error, and what was read, with secrets masked."""
-    try:
-        settings = Settings.load()
-    except SettingsError as error:
-        print(*[f"warning: {line}" for line in error.warnings], *error.faults, sep="\n", file=sys.stderr)
-        return 2
+    settings = Settings.load()
     for line in settings.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for variable in ATTRIBUTES.values():
@@ -805,13 +817,28 @@ def _check() -> int:
     return 0
 
 
+def _facts() -> int:
+    """What run.py needs to know and, without the libraries, cannot find out; no secrets in it."""
+    settings = Settings.load()
+    names = ("environment", "mode", "host", "port", "debug", "graceful_timeout", "workers")
+    print(json.dumps({name: getattr(settings, name) for name in names}))
+    return 0
+
+
+def _print_example() -> int:
+    sys.stdout.buffer.write(example().encode())
+    return 0
+
+
 def main(arguments: list[str]) -> int:
-    if arguments == ["--example"]:
-        sys.stdout.write(example())
-        return 0
-    if arguments == ["--check"]:
-        return _check()
-    print("usage: python -m flaskllm.config --example | --check", file=sys.stderr)
+    ways = {"--example": _print_example, "--check": _check, "--facts": _facts}
+    try:
+        if len(arguments) == 1 and arguments[0] in ways:
+            return ways[arguments[0]]()
+    except SettingsError as error:
+        print(error.told(), file=sys.stderr)
+        return 2
+    print(f"usage: python -m flaskllm.config {' | '.join(ways)}", file=sys.stderr)
     return 64
 
 

@@ -1,0 +1,65 @@
+"""gunicorn as `run.py run` and `run.py serve` start it; every number comes from the settings (flaskllm/config.py)."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from flaskllm.config import Settings, SettingsError  # noqa: E402
+
+try:
+    settings = Settings.load(root=ROOT)
+except SettingsError as error:
+    sys.stderr.write(error.told() + "\n")
+    raise SystemExit(1) from None
+
+host = f"[{settings.host}]" if ":" in settings.host and "[" not in settings.host else settings.host
+bind = f"{host}:{settings.port}"
+backlog = 2048
+chdir = str(ROOT)
+wsgi_app = "wsgi:app"
+
+# Threads are made on demand and wait for models; the deadline of a request is ours, `timeout` is only a heartbeat.
+worker_class = "gthread"
+workers = settings.web_processes
+threads = settings.web_threads
+timeout = 60
+keepalive = 75
+preload_app = False  # connections and threads must be made after the fork
+
+# Longer than a request may take, shorter than a supervisor waits before it kills (60 s): see hardening in docs/.
+graceful_timeout = settings.graceful_timeout
+
+# S2's `client_id` has an underscore in its name: let just that one in, from proxies that are trusted by address.
+forwarder_headers = "CLIENT_ID"
+header_map = "drop"
+
+# One default socket would be shared by every gunicorn of a user.
+control_socket_disable = True
+
+# The application writes its own line for each request. Whoever switches gunicorn's on gets one without the query,
+# because `?api_token=` stands there.
+accesslog = None
+access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)s'
+errorlog = "-"
+loglevel = settings.log_level.lower()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let the application end its streams in good order: gunicorn tells it nothing of SIGTERM."""
+    shutdown = _shutdown(worker)
+    if shutdown is not None:
+        shutdown.watch(worker)
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    shutdown = _shutdown(worker)
+    if shutdown is not None:
+        shutdown.stop()
+
+
+def _shutdown(worker: Any) -> Any:
+    """The application's own switch, if it has one; a worker that failed to load has no application."""
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("flaskllm_shutdown")
