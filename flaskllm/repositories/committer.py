@@ -1,0 +1,225 @@
+"""Commits of one process, grouped: a writer thread takes what is waiting, one transaction, then wakes the callers.
+
+At one caller at a time that is at once; at many, one flush serves them all, and fewer threads fight for the lock
+(measured in ``docs/adr/0003-grouped-commits.md``). Nothing is answered before its commit. Where there are no threads
+(uWSGI as on PythonAnywhere) an operation is committed directly.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+
+from flaskllm.errors import DomainError, Unavailable
+
+log = logging.getLogger(__name__)
+
+MOST_IN_A_GROUP = 256
+WAIT_SECONDS = 5.0
+"""How long a caller waits for its commit: the statement's time-out (2 s) for it and for the group before it."""
+
+
+class Operation(Protocol):
+    """Something to be written: run inside a transaction, together with others of its kind."""
+
+    result: Any
+
+
+class _Waiting:
+    """An operation and the lock its caller sleeps on. A bare lock is cheaper than an Event or a Condition."""
+
+    __slots__ = ("done", "error", "operation")
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.error: BaseException | None = None
+        self.done = _thread.allocate_lock()
+        self.done.acquire()
+
+
+class Connection:
+    """The driver's own connection: SQLAlchemy, even with cached statements, costs too much for two commits a call.
+
+    Statements are written with ``:name`` and turned into the driver's own style once.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        pooled = engine.raw_connection()
+        pooled.detach()
+        self.raw: Any = pooled.dbapi_connection
+        if self.is_sqlite:
+            self.raw.isolation_level = None
+        else:
+            self.raw.autocommit = True
+
+    def execute(self, statement: str, values: dict[str, Any] | None = None) -> Any:
+        return self.raw.execute(statement if self.is_sqlite else _to_psycopg(statement), values or {})
+
+    def execute_many(self, statement: str, rows: Sequence[dict[str, Any]]) -> int:
+        """The number of rows changed by all of them."""
+        if len(rows) == 1:
+            return int(self.execute(statement, rows[0]).rowcount)
+        cursor = self.raw.cursor()
+        cursor.executemany(statement if self.is_sqlite else _to_psycopg(statement), rows)
+        return int(cursor.rowcount)
+
+    def begin(self) -> None:
+        self.execute("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self.raw.close()
+
+
+@cache
+def _to_psycopg(statement: str) -> str:
+    return re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement.replace("%", "%%"))
+
+
+class GroupCommitter:
+    """Runs operations in groups.
+
+    ``apply(connection, operations)`` does the work inside the transaction and sets each operation's ``result``.
+    """
+
+    def __init__(
+        self, engine: Engine, apply: Callable[[Connection, Sequence[Any]], None], *, threads: bool = True
+    ) -> None:
+        self._engine = engine
+        self._apply = apply
+        self._threads = threads
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._connection: Connection | None = None
+        self._direct = threading.Lock()
+        self._starting = threading.Lock()
+        self._owner = 0
+        self.beat = time.monotonic()
+
+    def run(self, operation: Operation) -> Any:
+        """Commit one operation and give its result.
+
+        Raises `Unavailable` where the database is away or the commit's outcome is unknown, or the operation's own error.
+        """
+        waiting = _Waiting(operation)
+        if not self._threads:
+            with self._direct:
+                self._commit([waiting])
+        else:
+            self._ensure_writer()
+            self._queue.put(waiting)
+            if not waiting.done.acquire(timeout=WAIT_SECONDS):
+                raise Unavailable("The database did not answer in time.", retry_after=2)
+        if waiting.error is not None:
+            raise waiting.error
+        return operation.result
+
+    def stop(self) -> None:
+        """After the last operation; a later one starts a new writer."""
+        if self._owner == os.getpid():
+            self._queue.put(None)
+            self._owner = 0
+
+    def _ensure_writer(self) -> None:
+        if self._owner == os.getpid():
+            return
+        with self._starting:
+            if self._owner != os.getpid():
+                self._queue = queue.SimpleQueue()
+                self._connection = None
+                self._owner = os.getpid()
+                threading.Thread(target=self._write, args=(self._queue,), name="committer", daemon=True).start()
+
+    def _write(self, waiting_room: queue.SimpleQueue[_Waiting | None]) -> None:
+        while (first := waiting_room.get()) is not None:
+            group = [first, *_take_waiting(waiting_room)]
+            self._commit(group)
+            self.beat = time.monotonic()
+            for waiting in group:
+                waiting.done.release()
+        self._drop_connection()
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        """One transaction for all; if it fails, each in its own: a poisoned one must not fail its neighbours."""
+        error = self._try(group)
+        if error is None:
+            return
+        if len(group) == 1:
+            group[0].error = _as_domain(error)
+            return
+        for waiting in group:
+            if failed := self._try([waiting]):
+                waiting.error = _as_domain(failed)
+
+    def _try(self, group: list[_Waiting]) -> Exception | None:
+        try:
+            connection = self._connected()
+            connection.begin()
+        except Exception as error:  # drivers have no common base class
+            self._drop_connection()
+            return error
+        try:
+            self._apply(connection, [waiting.operation for waiting in group])
+            connection.commit()
+        except Exception as error:
+            self._roll_back(connection)
+            return error
+        return None
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(self._engine)
+        return self._connection
+
+    def _roll_back(self, connection: Connection) -> None:
+        try:
+            connection.rollback()
+        except Exception:
+            self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except Exception as error:
+                log.debug("closing the committer's connection failed: %s", type(error).__name__)
+
+
+def _take_waiting(waiting_room: queue.SimpleQueue[_Waiting | None]) -> list[_Waiting]:
+    """What is there already, without waiting for more; a stop sign goes back to the end."""
+    taken: list[_Waiting] = []
+    while len(taken) < MOST_IN_A_GROUP:
+        try:
+            waiting = waiting_room.get_nowait()
+        except queue.Empty:
+            break
+        if waiting is None:
+            waiting_room.put(None)
+            break
+        taken.append(waiting)
+    return taken
+
+
+def _as_domain(error: Exception) -> Exception:
+    if isinstance(error, DomainError):
+        return error
+    log.error("a commit failed: %s: %s", type(error).__name__, error)
+    unavailable = Unavailable("The database cannot be written.", retry_after=2)
+    unavailable.__cause__ = error
+    return unavailable

@@ -1,0 +1,291 @@
+"""The ledger's statements, merged: what a group of calls writes in one transaction (``docs/architecture.md``, Ledger)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flaskllm.repositories.committer import Connection
+
+INSERT_ATTEMPT = """
+INSERT INTO attempts (id, request_id, number, state, user_id, token_id, door, model, backend_model, provider, endpoint,
+    price_version, reserved, cost, priced, holds, prompt_tokens, completion_tokens, estimated, started_at, lease_until)
+VALUES (:id, :request_id, :number, 'reserved', :user_id, :token_id, :door, :model, :backend_model, :provider, :endpoint,
+    :price_version, :reserved, NULL, :priced, :holds, 0, 0, :no, :started_at, :lease_until)
+"""
+SETTLE_ATTEMPT = """
+UPDATE attempts SET state = :state, cost = :cost, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens,
+    usage = :usage, estimated = :estimated, error_code = :error_code, settled_at = :settled_at
+WHERE id = :id AND state = 'reserved'
+"""
+INSERT_CALL = """
+INSERT INTO calls (id, request_id, user_id, token_id, door, model, backend_model, provider, started_at, finished_at,
+    latency_ms, prompt_tokens, completion_tokens, cost, status, error_code, attempts, streamed, estimated,
+    correlation_id, claimed_user, client_id, metadata)
+VALUES (:id, :request_id, :user_id, :token_id, :door, :model, :backend_model, :provider, :started_at, :finished_at,
+    :latency_ms, :prompt_tokens, :completion_tokens, :cost, :status, :error_code, :attempts, :streamed, :estimated,
+    :correlation_id, :claimed_user, :client_id, :metadata)
+"""
+OPEN_BUDGET = """
+INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, :period, 0, 0) ON CONFLICT (id, period) DO NOTHING
+"""
+HOLD = """
+UPDATE budgets SET reserved = reserved + :sum WHERE id = :id AND period = :period AND spent + reserved + :sum <= :cap
+"""
+MOVE = """
+UPDATE budgets SET reserved = reserved - :reserved, spent = spent + :spent WHERE id = :id AND period = :period
+"""
+COUNT = """
+INSERT INTO counters (name, value, expires_at) VALUES (:name, :amount, :expires_at)
+ON CONFLICT (name) DO UPDATE SET
+    value = CASE WHEN counters.expires_at <= :now THEN excluded.value ELSE counters.value + excluded.value END,
+    expires_at = CASE WHEN counters.expires_at <= :now THEN excluded.expires_at ELSE counters.expires_at END
+RETURNING value, expires_at
+"""
+OPEN_CALLS = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND token_id = :token_id"
+EXPIRED = """
+SELECT id, request_id, number, user_id, token_id, door, model, backend_model, provider, reserved, priced, holds, started_at
+FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
+"""
+
+_low_bits = itertools.count(secrets.randbits(20))
+
+
+def new_row_id() -> int:
+    """A 63-bit id that grows with time, so that rows go to the end of their index."""
+    return (int(time.time() * 1000) << 20) | (next(_low_bits) * 1000003 + secrets.randbits(8)) & 0xFFFFF
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Room in one budget for one period; ``cap`` in 10⁻⁹ dollar."""
+
+    id: str
+    period: str
+    cap: int
+
+
+@dataclass(slots=True)
+class Reserve:
+    """One attempt's row and the money it holds. ``result``: None, or what had no room."""
+
+    row: dict[str, Any]
+    amount: int
+    holds: tuple[Hold, ...] = ()
+    concurrency: int | None = None
+    result: Hold | str | None = None
+
+
+@dataclass(slots=True)
+class Settle:
+    """The end of one attempt: ``values`` of `SETTLE_ATTEMPT`; ``call`` the row of the call, if it is over.
+
+    ``result``: whether this was the one settlement.
+    """
+
+    values: dict[str, Any]
+    reserved: int
+    spent: int
+    holds: tuple[Hold, ...] = ()
+    call: dict[str, Any] | None = None
+    result: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """A call that ended without a last attempt."""
+
+    call: dict[str, Any]
+    result: None = None
+
+
+@dataclass(slots=True)
+class Count:
+    """Add to a counter whose window begins with its first hit. ``result``: its value, and when it ends (ms)."""
+
+    name: str
+    amount: int
+    window_ms: int
+    result: tuple[int, int] = (0, 0)
+
+
+@dataclass(slots=True)
+class Expired:
+    """The attempts whose lease has ended. ``result``: their rows as dictionaries."""
+
+    now: int
+    result: list[dict[str, Any]] = field(default_factory=list)
+
+
+COLUMNS = (
+    "id request_id number user_id token_id door model backend_model provider reserved priced holds started_at".split()
+)
+
+
+def apply(connection: Connection, operations: Sequence[Any]) -> None:
+    """Run a group inside its transaction: settlements first (they free room), then counters, then reservations."""
+    kinds: dict[type, list[Any]] = defaultdict(list)
+    for operation in operations:
+        kinds[type(operation)].append(operation)
+    settles, reserves = kinds[Settle], kinds[Reserve]
+    _lock_budgets(connection, itertools.chain(settles, reserves))
+    if settles:
+        _settle(connection, settles)
+    calls = [one.call for one in itertools.chain(settles, kinds[Record]) if one.call is not None]
+    if calls:
+        connection.execute_many(INSERT_CALL, calls)
+    _count(connection, kinds[Count])
+    if reserves:
+        _reserve(connection, reserves)
+    for expired in kinds[Expired]:
+        rows = connection.execute(EXPIRED, {"now": expired.now}).fetchall()
+        expired.result = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+
+def _lock_budgets(connection: Connection, operations: Iterable[Any]) -> None:
+    """On PostgreSQL, take the rows of every budget concerned in one order, so that two processes cannot deadlock."""
+    if connection.is_sqlite:
+        return
+    budgets = sorted({(hold.id, hold.period) for operation in operations for hold in operation.holds})
+    for budget_id, period in budgets:
+        connection.execute(
+            "SELECT 1 FROM budgets WHERE id = :id AND period = :period FOR UPDATE", {"id": budget_id, "period": period}
+        )
+
+
+def _settle(connection: Connection, settles: Sequence[Settle]) -> None:
+    connection.execute("SAVEPOINT settling")
+    moved = connection.execute_many(SETTLE_ATTEMPT, [one.values for one in settles])
+    if moved == len(settles):
+        for one in settles:
+            one.result = True
+    else:
+        connection.execute("ROLLBACK TO SAVEPOINT settling")
+        _settle_one_by_one(connection, settles)
+    connection.execute("RELEASE SAVEPOINT settling")
+    _move(connection, [one for one in settles if one.result])
+
+
+def _settle_one_by_one(connection: Connection, settles: Sequence[Settle]) -> None:
+    """Somebody, the reaper, was first with one of them: its money has moved already, and its call is written."""
+    for one in settles:
+        one.result = connection.execute(SETTLE_ATTEMPT, one.values).rowcount == 1
+        if not one.result:
+            one.call = None
+
+
+def _move(connection: Connection, settles: Iterable[Settle]) -> None:
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for one in settles:
+        for hold in one.holds:
+            held = sums[hold.id, hold.period]
+            held[0] += one.reserved
+            held[1] += one.spent
+    for (budget_id, period), (reserved, spent) in sorted(sums.items()):
+        connection.execute(MOVE, {"id": budget_id, "period": period, "reserved": reserved, "spent": spent})
+
+
+def _count(connection: Connection, counts: Sequence[Count]) -> None:
+    by_name: dict[str, list[Count]] = defaultdict(list)
+    for one in counts:
+        by_name[one.name].append(one)
+    for name, ones in sorted(by_name.items()):
+        _count_together(connection, name, ones)
+
+
+def _count_together(connection: Connection, name: str, ones: Sequence[Count]) -> None:
+    """One statement with the sum; each is then given the value it would have seen in its turn."""
+    total, now = sum(one.amount for one in ones), now_ms()
+    values = {"name": name, "amount": total, "now": now, "expires_at": now + ones[0].window_ms}
+    value, expires_at = connection.execute(COUNT, values).fetchone()
+    seen = value - total
+    for one in ones:
+        seen += one.amount
+        one.result = (seen, expires_at)
+
+
+def _reserve(connection: Connection, reserves: Sequence[Reserve]) -> None:
+    simple = [one for one in reserves if one.concurrency is None]
+    accepted = list(simple) if _hold_together(connection, simple) else _hold_one_by_one(connection, simple)
+    if accepted:
+        connection.execute_many(INSERT_ATTEMPT, [one.row for one in accepted])
+    for one in reserves:
+        if one.concurrency is not None:
+            _reserve_counted(connection, one)
+
+
+def _reserve_counted(connection: Connection, one: Reserve) -> None:
+    """A token with a bound on calls in flight: counted by its open rows, which end with their leases by themselves."""
+    token_id = one.row["token_id"]
+    if not connection.is_sqlite:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(:token_id))", {"token_id": token_id})
+    (in_flight,) = connection.execute(OPEN_CALLS, {"token_id": token_id}).fetchone()
+    if in_flight >= (one.concurrency or 0):
+        one.result = "concurrency"
+    elif _hold_one_by_one(connection, [one]):
+        connection.execute(INSERT_ATTEMPT, one.row)
+
+
+def _hold_together(connection: Connection, reserves: Sequence[Reserve]) -> bool:
+    """One conditional UPDATE a budget with the sum of all: where there is room for the sum, there is for each."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for one in reserves:
+        for hold in one.holds:
+            held = sums.setdefault((hold.id, hold.period), [0, hold.cap])
+            held[0] += one.amount
+            held[1] = min(held[1], hold.cap)
+    if not sums:
+        return True
+    connection.execute("SAVEPOINT holding")
+    held_all = all(
+        connection.execute(HOLD, {"id": id_, "period": period, "sum": total, "cap": cap}).rowcount == 1
+        for (id_, period), (total, cap) in sorted(sums.items())
+    )
+    if not held_all:
+        connection.execute("ROLLBACK TO SAVEPOINT holding")
+    connection.execute("RELEASE SAVEPOINT holding")
+    return held_all
+
+
+def _hold_one_by_one(connection: Connection, reserves: Sequence[Reserve]) -> list[Reserve]:
+    """In order of arrival; the ones that found room. Opens the rows of a new period."""
+    new = {(hold.id, hold.period) for one in reserves for hold in one.holds}
+    if new:
+        connection.execute_many(OPEN_BUDGET, [{"id": id_, "period": period} for id_, period in sorted(new)])
+    accepted = []
+    for one in reserves:
+        one.result = _hold(connection, one)
+        if one.result is None:
+            accepted.append(one)
+    return accepted
+
+
+def _hold(connection: Connection, one: Reserve) -> Hold | None:
+    connection.execute("SAVEPOINT holding")
+    lacking = None
+    for hold in sorted(one.holds, key=lambda held: (held.id, held.period)):
+        values = {"id": hold.id, "period": hold.period, "sum": one.amount, "cap": hold.cap}
+        if connection.execute(HOLD, values).rowcount != 1:
+            lacking = hold
+            connection.execute("ROLLBACK TO SAVEPOINT holding")
+            break
+    connection.execute("RELEASE SAVEPOINT holding")
+    return lacking
+
+
+def holds_to_json(holds: Sequence[Hold]) -> str:
+    return json.dumps([[hold.id, hold.period] for hold in holds])
+
+
+def holds_from_json(text: str) -> tuple[Hold, ...]:
+    return tuple(Hold(id_, period, 0) for id_, period in json.loads(text))
