@@ -34,6 +34,9 @@ class Operation(Protocol):
 
     result: Any
 
+    def renew(self) -> None:
+        """Before a second try: other row ids, in case another process drew the same."""
+
 
 class _Waiting:
     """An operation and the lock its caller sleeps on. A bare lock is cheaper than an Event or a Condition."""
@@ -159,10 +162,8 @@ class GroupCommitter:
         error = self._try(group)
         if error is None:
             return
-        if len(group) == 1:
-            group[0].error = _as_domain(error)
-            return
         for waiting in group:
+            waiting.operation.renew()
             if failed := self._try([waiting]):
                 waiting.error = _as_domain(failed)
 

@@ -54,12 +54,12 @@ SELECT id, request_id, number, user_id, token_id, door, model, backend_model, pr
 FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
 """
 
-_low_bits = itertools.count(secrets.randbits(20))
+_low_bits = itertools.count(secrets.randbits(22), 1000003)
 
 
 def new_row_id() -> int:
-    """A 63-bit id that grows with time, so that rows go to the end of their index."""
-    return (int(time.time() * 1000) << 20) | (next(_low_bits) * 1000003 + secrets.randbits(8)) & 0xFFFFF
+    """A 63-bit id that grows with time, so that rows go to the end of their index; good until the year 2039."""
+    return (int(time.time() * 1000) << 22) | (next(_low_bits) & 0x3FFFFF)
 
 
 def now_ms() -> int:
@@ -85,6 +85,9 @@ class Reserve:
     concurrency: int | None = None
     result: Hold | str | None = None
 
+    def renew(self) -> None:
+        self.row["id"] = new_row_id()
+
 
 @dataclass(slots=True)
 class Settle:
@@ -100,6 +103,10 @@ class Settle:
     call: dict[str, Any] | None = None
     result: bool = False
 
+    def renew(self) -> None:
+        if self.call is not None:
+            self.call["id"] = new_row_id()
+
 
 @dataclass(slots=True)
 class Record:
@@ -107,6 +114,9 @@ class Record:
 
     call: dict[str, Any]
     result: None = None
+
+    def renew(self) -> None:
+        self.call["id"] = new_row_id()
 
 
 @dataclass(slots=True)
@@ -118,6 +128,9 @@ class Count:
     window_ms: int
     result: tuple[int, int] = (0, 0)
 
+    def renew(self) -> None:
+        """Nothing drawn."""
+
 
 @dataclass(slots=True)
 class Expired:
@@ -125,6 +138,9 @@ class Expired:
 
     now: int
     result: list[dict[str, Any]] = field(default_factory=list)
+
+    def renew(self) -> None:
+        """Nothing drawn."""
 
 
 COLUMNS = (

@@ -1,0 +1,39 @@
+"""What the orchestrator gives back: the answer, and what is to be told about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatResult
+from flaskllm.domain.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RateStatus:
+    """One limit as it stands after this call: most, left, and seconds until the window ends."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One whole answer. ``cost`` in 10⁻⁹ dollar, None where the price is unknown; ``attempts`` counts upstream calls."""
+
+    result: ChatResult
+    candidate: Candidate
+    usage: Usage
+    cost: int | None
+    attempts: int = 1
+    dropped: tuple[str, ...] = ()
+    rates: tuple[tuple[str, RateStatus], ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.result.text
+
+    @property
+    def model(self) -> str:
+        return self.result.model or self.candidate.model.name

@@ -1,0 +1,265 @@
+"""The ledger: money is taken before a call goes out and settled once after it (``docs/promises.md``, Money).
+
+``finally`` is no place to record spend: a killed process runs none. So the attempt's row, and what it holds of every
+budget, is committed before the first byte leaves; and a row whose process died is settled at its bound by the reaper.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.period import period_key, seconds_to_end
+from flaskllm.domain.pricing import bound_of, breakdown_of, cost_of
+from flaskllm.domain.principal import Budget
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import BudgetExceeded, ProviderFailure, RateLimited, Unavailable
+from flaskllm.repositories.ledger import (
+    Expired,
+    Hold,
+    Record,
+    Reserve,
+    Settle,
+    holds_from_json,
+    holds_to_json,
+    new_row_id,
+    now_ms,
+)
+
+log = logging.getLogger(__name__)
+
+DEFAULT_OUTPUT_CAP = 4096
+"""Output tokens taken as the bound where neither the caller nor the catalogue names one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt whose row is committed: what it holds, until it is settled."""
+
+    id: int
+    candidate: Candidate
+    amount: int
+    holds: tuple[Hold, ...]
+    prompt_tokens: int
+    output_cap: int
+    number: int
+
+
+class Ledger:
+    """``run`` commits one operation of `repositories.ledger` and gives its result; ``lease_s`` is what a row lives
+    beyond its call's deadline before the reaper takes it."""
+
+    def __init__(self, run: Callable[[Any], Any], *, zone: ZoneInfo, lease_s: float) -> None:
+        self._run = run
+        self._zone = zone
+        self._lease_s = lease_s
+        self._late: deque[Settle] = deque()
+        self._lock = threading.Lock()
+
+    def reserve(
+        self,
+        request: ChatRequest,
+        candidate: Candidate,
+        call: CallContext,
+        *,
+        prompt_tokens: int,
+        number: int,
+        seconds: float,
+    ) -> Attempt:
+        """Commit the row of one attempt that may take ``seconds``, and hold its bound in every budget of the caller.
+
+        Raises `BudgetExceeded`, `RateLimited` for calls in flight, `Unavailable`.
+        """
+        cap = output_cap(request, candidate)
+        amount = bound_of(prompt_tokens, cap * request.choices, candidate.model.price)
+        holds = self._holds(call.principal.budgets)
+        operation = Reserve(
+            self._row(request, candidate, call, number=number, amount=amount, holds=holds, seconds=seconds),
+            amount,
+            holds,
+            call.principal.concurrency if call.principal.token_id else None,
+        )
+        lacking = self._run(operation)
+        if lacking == "concurrency":
+            raise RateLimited("The token has as many calls in flight as it may.", retry_after=1)
+        if lacking is not None:
+            raise self._exceeded(lacking, call.principal.budgets)
+        return Attempt(operation.row["id"], candidate, amount, holds, prompt_tokens, cap, number)
+
+    def _row(
+        self,
+        request: ChatRequest,
+        candidate: Candidate,
+        call: CallContext,
+        *,
+        number: int,
+        amount: int,
+        holds: tuple[Hold, ...],
+        seconds: float,
+    ) -> dict[str, Any]:
+        started = now_ms()
+        price = candidate.model.price
+        return {
+            "id": new_row_id(),
+            "request_id": call.request_id,
+            "number": number,
+            "user_id": call.principal.user_id,
+            "token_id": call.principal.token_id,
+            "door": call.door,
+            "model": asked_name(request),
+            "backend_model": candidate.model.backend_model,
+            "provider": candidate.provider.id,
+            "endpoint": candidate.endpoint.id,
+            "price_version": price.version if price else "",
+            "reserved": amount,
+            "priced": price is not None,
+            "holds": holds_to_json(holds),
+            "no": False,
+            "started_at": started,
+            "lease_until": started + int((seconds + self._lease_s) * 1000),
+        }
+
+    def _holds(self, budgets: tuple[Budget, ...]) -> tuple[Hold, ...]:
+        if not budgets:
+            return ()
+        at = datetime.now(self._zone)
+        return tuple(Hold(budget.id, period_key(budget.period, at), budget.amount) for budget in budgets)
+
+    def _exceeded(self, lacking: Hold, budgets: tuple[Budget, ...]) -> BudgetExceeded:
+        budget = next(one for one in budgets if one.id == lacking.id)
+        whose = "token" if lacking.id.startswith("token:") else "account"
+        return BudgetExceeded(
+            f"The budget of this {whose} for the {budget.period} does not allow this call.",
+            retry_after=seconds_to_end(budget.period, self._zone),
+        )
+
+    def settle(self, attempt: Attempt, usage: Usage, *, call: dict[str, Any] | None) -> int | None:
+        """The attempt is over and took ``usage``. Gives its cost in 10⁻⁹ dollar, None where it has no price."""
+        cost = cost_of(usage, attempt.candidate.model.price)
+        self._settle(attempt, "settled", cost, usage, None, call)
+        return cost
+
+    def settle_failed(
+        self, attempt: Attempt, failure: ProviderFailure, *, seen: Usage | None = None, call: dict[str, Any] | None = None
+    ) -> int | None:
+        """The attempt failed: given back where nothing was generated, charged where the provider may bill.
+
+        ``seen``: an estimate of what had come before the failure; without it the bound is charged.
+        """
+        if not failure.may_be_billed:
+            self._settle(attempt, "released", 0, Usage(), failure.code, call)
+            return 0
+        usage = seen or Usage(input=attempt.prompt_tokens, output=attempt.output_cap, estimated=True)
+        cost = cost_of(usage, attempt.candidate.model.price)
+        self._settle(attempt, "settled", cost, usage, failure.code, call)
+        return cost
+
+    def _settle(
+        self,
+        attempt: Attempt,
+        state: str,
+        cost: int | None,
+        usage: Usage,
+        error_code: str | None,
+        call: dict[str, Any] | None,
+    ) -> None:
+        values = {
+            "id": attempt.id,
+            "state": state,
+            "cost": cost,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "usage": json.dumps(breakdown_of(usage, attempt.candidate.model.price)),
+            "estimated": usage.estimated,
+            "error_code": error_code,
+            "settled_at": now_ms(),
+        }
+        self._commit(Settle(values, attempt.amount, cost or 0, attempt.holds, call))
+
+    def _commit(self, settle: Settle) -> None:
+        """A settlement that cannot be committed is kept and tried again while the process lives."""
+        try:
+            self._run(settle)
+        except Unavailable:
+            log.error("a settlement waits for the database", extra={"attempt": settle.values["id"]})
+            with self._lock:
+                self._late.append(settle)
+
+    def record(self, call: dict[str, Any]) -> None:
+        """The row of a call that ended without a last attempt; never fails the call."""
+        try:
+            self._run(Record(call))
+        except Unavailable:
+            log.error("a call's row could not be written", extra={"request_id": call["request_id"]})
+
+    def retry_late(self) -> int:
+        """Try the settlements again that found the database away. Gives how many still wait."""
+        with self._lock:
+            waiting, self._late = list(self._late), deque()
+        for settle in waiting:
+            self._commit(settle)
+        return len(self._late)
+
+    def reap(self) -> int:
+        """Settle what dead processes left, at its bound, and say so: ``interrupted``. Gives how many."""
+        rows = self._run(Expired(now_ms()))
+        for row in rows:
+            self._commit(_interrupted(row))
+        return len(rows)
+
+
+def _interrupted(row: dict[str, Any]) -> Settle:
+    cost = row["reserved"] if row["priced"] else None
+    values = {
+        "id": row["id"],
+        "state": "interrupted",
+        "cost": cost,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "usage": None,
+        "estimated": True,
+        "error_code": "interrupted",
+        "settled_at": now_ms(),
+    }
+    call = {
+        **{name: row[name] for name in "request_id user_id token_id door model backend_model provider started_at".split()},
+        "id": new_row_id(),
+        "finished_at": now_ms(),
+        "latency_ms": now_ms() - row["started_at"],
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cost": cost,
+        "status": 499,
+        "error_code": "interrupted",
+        "attempts": row["number"],
+        "streamed": False,
+        "estimated": True,
+        "correlation_id": None,
+        "claimed_user": None,
+        "client_id": None,
+        "metadata": None,
+    }
+    return Settle(values, row["reserved"], row["reserved"], holds_from_json(row["holds"]), call)
+
+
+def output_cap(request: ChatRequest, candidate: Candidate) -> int:
+    """The most output tokens this call can come to, for one choice."""
+    return request.output_cap or candidate.model.max_tokens or DEFAULT_OUTPUT_CAP
+
+
+def asked_name(request: ChatRequest) -> str:
+    """The model as it was asked for, for the rows and the log."""
+    name = request.model or "default"
+    return f"{request.provider}/{name}"[:160] if request.provider else name[:160]
+
+
