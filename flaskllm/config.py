@@ -806,9 +806,9 @@ def _example_regions() -> list[str]:
     return ["# Azure OpenAI: key and endpoint of a region; any other region's name may stand in that place", *names]
 
 
-def _check() -> int:
+def _check(root: str | None) -> int:
     """What a start would say: faults and warnings on standard error, and what was read, with secrets masked."""
-    settings = Settings.load()
+    settings = Settings.load(root=root)
     for line in settings.warnings:
         print(f"warning: {line}", file=sys.stderr)
     for variable in ATTRIBUTES.values():
@@ -817,15 +817,15 @@ def _check() -> int:
     return 0
 
 
-def _facts() -> int:
+def _facts(root: str | None) -> int:
     """What run.py needs to know and, without the libraries, cannot find out; no secrets in it."""
-    settings = Settings.load()
+    settings = Settings.load(root=root)
     names = ("environment", "mode", "host", "port", "debug", "graceful_timeout", "workers")
     print(json.dumps({name: getattr(settings, name) for name in names}))
     return 0
 
 
-def _print_example() -> int:
+def _print_example(_: str | None) -> int:
     sys.stdout.buffer.write(example().encode())
     return 0
 
@@ -833,12 +833,12 @@ def _print_example() -> int:
 def main(arguments: list[str]) -> int:
     ways = {"--example": _print_example, "--check": _check, "--facts": _facts}
     try:
-        if len(arguments) == 1 and arguments[0] in ways:
-            return ways[arguments[0]]()
+        if len(arguments) in (1, 2) and arguments[0] in ways:
+            return ways[arguments[0]](arguments[1] if arguments[1:] else None)
     except SettingsError as error:
         print(error.told(), file=sys.stderr)
         return 2
-    print(f"usage: python -m flaskllm.config {' | '.join(ways)}", file=sys.stderr)
+    print(f"usage: python -m flaskllm.config {' | '.join(ways)} [FOLDER OF .env]", file=sys.stderr)
     return 64
 
 
