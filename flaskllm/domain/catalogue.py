@@ -11,8 +11,16 @@ from flaskllm.domain.pricing import Price
 
 TIERS = ("small", "medium", "large")
 AUTO = "auto"
-PROVIDER_ORDER = ("openai", "azure_openai", "anthropic", "gemini", "grok", "ngrok", "llama", "demo")
-"""The order of the default (``docs/api.md``, ``GET /v1/models``); others follow by id."""
+MODEL_TYPES = ("chat", "embedding", "image")
+ABILITIES = ("chat", "stream", "tools", "json_schema", "images", "reasoning", "embeddings", "image_generation")
+OF_TYPE = {
+    "chat": frozenset({"chat", "stream"}),
+    "embedding": frozenset({"embeddings"}),
+    "image": frozenset({"image_generation"}),
+}
+"""What a model of a type can do without its row saying so."""
+UNLISTED = {"chat": frozenset({"tools", "json_schema", "images"})}
+"""What else is believed of a model that lists no abilities: the provider knows better and may refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Model:
 
     ``max_tokens``: most output tokens; ``context_window``: most tokens in all; ``timeout_s``: seconds.
     ``params``: this model's own parameter rules, by OpenAI's name: ``"drop"``, ``"refuse"`` or another name.
+    ``tier_head``: comes first when its tier is asked for. ``prices``: the price list as documents show it.
     """
 
     id: str
@@ -52,27 +61,41 @@ class Model:
     description: str = ""
     type: str = "chat"
     tier: str | None = None
+    tier_head: bool = False
     aliases: tuple[str, ...] = ()
     context_window: int | None = None
     max_tokens: int | None = None
     abilities: frozenset[str] = frozenset()
     price: Price | None = None
+    prices: tuple[Mapping[str, Any], ...] = ()
     timeout_s: float | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     training_data: str | None = None
     enabled: bool = True
 
     def has(self, ability: str) -> bool:
-        """Whether the model can do it; a model that lists no abilities is taken to be able to do all of its kind."""
-        return not self.abilities or ability in self.abilities
+        """Whether the model can do it; a model that lists no abilities is taken to be able to do all of its type."""
+        own = self.abilities or UNLISTED.get(self.type, frozenset())
+        return ability in own or ability in OF_TYPE.get(self.type, frozenset())
+
+    def answers_to(self, name: str) -> bool:
+        """Whether it bears that name or alias."""
+        return name == self.name or name in self.aliases
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Somebody who answers: its kind of wire, its addresses, its models."""
+    """Somebody who answers: its kind of wire, its addresses, its models.
+
+    ``uid``: the id that S2's document prints. ``rank``: its place in the order of the default.
+    ``last_resort``: answers unnamed requests only where nobody else is on (`demo`). ``switch``: what to set where it is off.
+    """
 
     id: str
     kind: str
+    uid: str = ""
+    rank: int = 1000
+    last_resort: bool = False
     display_name: str = ""
     description: str = ""
     on: bool = True
@@ -116,11 +139,8 @@ class Catalogue:
 
     @cached_property
     def ordered(self) -> tuple[Provider, ...]:
-        """In the order of the default."""
-        rank = {name: place for place, name in enumerate(PROVIDER_ORDER)}
-        demo_last = len(rank) + 1
-        ranks = {**rank, "demo": demo_last}
-        return tuple(sorted(self.providers, key=lambda one: (ranks.get(one.id, len(rank)), one.id)))
+        """In the order of the default: the shipped ones as ``docs/api.md`` lists them, then others, then last resorts."""
+        return tuple(sorted(self.providers, key=lambda one: (one.last_resort, one.rank, one.id)))
 
     @cached_property
     def on(self) -> tuple[Provider, ...]:

@@ -7,7 +7,7 @@ one token is always exact. Rounding is half up, once for each attempt.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from flaskllm.domain.usage import Usage
 
@@ -15,6 +15,16 @@ NANO = 10**9
 MILLION = 10**6
 MOST_COST = 2**62
 """A cost beyond this is nonsense and is clamped, so that sums stay inside 64 bits."""
+MOST_RATE = 10**15
+"""A million dollars for a million tokens: whoever types more has mistaken the unit."""
+STANDARD = "standard"
+"""The quality of an image for which none was asked (OpenAI's default)."""
+
+
+TEXT_INPUTS = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
+TEXT_OUTPUTS = ("output", "reasoning")
+INPUTS = (*TEXT_INPUTS, "audio_input", "image_input")
+OUTPUTS = (*TEXT_OUTPUTS, "audio_output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +36,20 @@ class PixelPrice:
     value: int
     quality: str | None = None
 
+    def fits(self, width: int, height: int, quality: str | None) -> bool:
+        """Whether it is the price of such an image; a picture on its side costs the same."""
+        sides = {(self.width, self.height), (self.height, self.width)}
+        same_quality = self.quality is None or self.quality.lower() == (quality or STANDARD).lower()
+        return (width, height) in sides and same_quality
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a million tokens of each bucket cost, in 10⁻⁹ dollar; None: as the bucket it is part of."""
+    """What a million tokens of each bucket cost, in 10⁻⁹ dollar; None: as the bucket it is part of.
+
+    ``above``: (prompt tokens, price) in rising order; a call with more prompt tokens than that is priced by it as a whole,
+    as OpenAI, Anthropic and Google bill long contexts. ``version`` says where the figures came from.
+    """
 
     input: int
     output: int = 0
@@ -42,36 +62,62 @@ class Price:
     image_input: int | None = None
     version: str = ""
     pixels: tuple[PixelPrice, ...] = ()
+    above: tuple[tuple[int, Price], ...] = ()
+
+    def at(self, prompt_tokens: int) -> Price:
+        """The price of a call with so many prompt tokens."""
+        found = self
+        for threshold, price in self.above:
+            if prompt_tokens > threshold:
+                found = price
+        return found
+
+    @property
+    def is_free(self) -> bool:
+        """Whether somebody typed zero everywhere (local models, `demo`)."""
+        return not (self.pixels or self.above or any(self.of(bucket) for bucket in (*INPUTS, *OUTPUTS)))
 
     def of(self, bucket: str) -> int:
         own = getattr(self, bucket)
         if own is not None:
             return int(own)
-        return self.output if bucket in ("reasoning", "audio_output") else self.input
+        return self.output if bucket in OUTPUTS else self.input
 
 
 FREE = Price(input=0, output=0, version="free")
 
 
 def per_million(dollars: Decimal | float | int | str) -> int:
-    """Dollars for a million tokens as our integer.
+    """Dollars for a million tokens as our integer. Raises `ValueError` for what is no such amount.
 
     >>> per_million("0.15")
     150000000
     """
-    return int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_UP))
+    return _nano(dollars, MOST_RATE)
+
+
+def _nano(dollars: Decimal | float | int | str, most: int) -> int:
+    try:
+        nano = Decimal(str(dollars)) * NANO
+    except InvalidOperation:
+        raise ValueError(f"{dollars!r} is no amount of dollars") from None
+    if not nano.is_finite() or nano < 0 or nano > most:
+        raise ValueError(f"{dollars!r} is no amount of dollars from 0 to {most // NANO}")
+    return int(nano.to_integral_value(ROUND_HALF_UP))
 
 
 def cost_of(usage: Usage, price: Price | None) -> int | None:
     """The cost of one attempt in 10⁻⁹ dollar; None where the price is unknown."""
     if price is None:
         return None
+    price = price.at(usage.prompt_tokens)
     total = sum(tokens * price.of(bucket) for bucket, tokens in usage.buckets().items())
     return min((total + MILLION // 2) // MILLION, MOST_COST)
 
 
 def breakdown_of(usage: Usage, price: Price | None) -> dict[str, dict[str, int]]:
     """Tokens and rate of each bucket, kept on the ledger's row: later prices never change it."""
+    price = price.at(usage.prompt_tokens) if price else None
     return {
         bucket: {"tokens": tokens, "rate": price.of(bucket) if price else 0}
         for bucket, tokens in usage.buckets().items()
@@ -79,13 +125,26 @@ def breakdown_of(usage: Usage, price: Price | None) -> dict[str, dict[str, int]]
 
 
 def bound_of(prompt_tokens: int, output_cap: int, price: Price | None) -> int:
-    """What a call may cost at the most, in 10⁻⁹ dollar: the sum to reserve; 0 where the price is unknown."""
+    """What a call of text may cost at the most, in 10⁻⁹ dollar: the sum to reserve; 0 where the price is unknown."""
     if price is None:
         return 0
-    dearest_input = max(price.input, price.of("cache_write_5m"), price.of("cache_write_1h"))
-    dearest_output = max(price.output, price.of("reasoning"))
+    reachable = (price, *(long for threshold, long in price.above if prompt_tokens > threshold))
+    dearest_input = max(one.of(bucket) for one in reachable for bucket in TEXT_INPUTS)
+    dearest_output = max(one.of(bucket) for one in reachable for bucket in TEXT_OUTPUTS)
     total = prompt_tokens * dearest_input + output_cap * dearest_output
     return min(-(-total // MILLION), MOST_COST)
+
+
+def cost_of_images(
+    price: Price | None, *, count: int, width: int, height: int, quality: str | None = None
+) -> int | None:
+    """The cost of images in 10⁻⁹ dollar where they are priced by size; None where no price fits, never 0 by guess."""
+    if price is None:
+        return None
+    if price.is_free:
+        return 0
+    fitting = next((pixel for pixel in price.pixels if pixel.fits(width, height, quality)), None)
+    return None if fitting is None else min(count * fitting.value, MOST_COST)
 
 
 def to_dollars(nano: int | None) -> float | None:
@@ -106,5 +165,5 @@ def dollars_text(nano: int | None) -> str:
 
 
 def from_dollars(dollars: Decimal | float | int | str) -> int:
-    """US dollars as 10⁻⁹ dollar."""
-    return int((Decimal(str(dollars)) * NANO).to_integral_value(ROUND_HALF_UP))
+    """US dollars as 10⁻⁹ dollar. Raises `ValueError` for what is no amount."""
+    return _nano(dollars, MOST_COST)

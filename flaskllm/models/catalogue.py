@@ -17,6 +17,8 @@ class ProviderRow(db.Model):
 
     ``origin``: ``shipped`` (seeding may rewrite it), ``touched`` (shipped, changed since) or ``own``.
     ``deleted_at`` keeps a deleted shipped row from coming back with the next seeding.
+    ``shipped``: the operator's words from the catalogue file (``base_url``, ``api_key``, ``last_resort``), with ``${NAME}``
+    in them as written: filled in when the catalogue is loaded, never before, and out of every door's reach.
     """
 
     __tablename__ = "providers"
@@ -28,15 +30,16 @@ class ProviderRow(db.Model):
     description: Mapped[str] = mapped_column(Text, default="")
     enabled: Mapped[bool | None] = mapped_column(Boolean)
     connection: Mapped[dict[str, Any]] = mapped_column(JsonText, default=dict)
+    shipped: Mapped[dict[str, Any]] = mapped_column(JsonText, default=dict)
     default_model: Mapped[str | None] = mapped_column(String(128))
     origin: Mapped[str] = mapped_column(String(16), default="own")
-    position: Mapped[int] = mapped_column(Integer, default=0)
+    position: Mapped[int] = mapped_column(Integer, default=1000)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, onupdate=now)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     models: Mapped[list[ModelRow]] = relationship(
-        back_populates="provider", cascade="all, delete-orphan", order_by="ModelRow.position"
+        back_populates="provider", cascade="all, delete-orphan", order_by="ModelRow.position, ModelRow.name"
     )
     keys: Mapped[list[ProviderKeyRow]] = relationship(
         back_populates="provider", cascade="all, delete-orphan", order_by="ProviderKeyRow.created_at"
@@ -44,7 +47,11 @@ class ProviderRow(db.Model):
 
 
 class ModelRow(db.Model):
-    """A model of a provider. ``prices``: the document's price list (S2's shape, with our token buckets)."""
+    """A model of a provider.
+
+    ``prices``: the document's price list (S2's shape, with our token buckets); None: priced by the price book.
+    ``origin`` and ``deleted_at`` as with the provider. ``position``: first come those in the order of the file.
+    """
 
     __tablename__ = "provider_models"
     __table_args__ = (UniqueConstraint("provider_id", "name"),)
@@ -57,6 +64,7 @@ class ModelRow(db.Model):
     description: Mapped[str] = mapped_column(Text, default="")
     type: Mapped[str] = mapped_column(String(16), default="chat")
     tier: Mapped[str | None] = mapped_column(String(16))
+    tier_head: Mapped[bool] = mapped_column(Boolean, default=False)
     aliases: Mapped[list[str]] = mapped_column(JsonText, default=list)
     context_window: Mapped[int | None] = mapped_column(Integer)
     max_tokens: Mapped[int | None] = mapped_column(Integer)
@@ -67,7 +75,7 @@ class ModelRow(db.Model):
     training_data: Mapped[str | None] = mapped_column(String(64))
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
     origin: Mapped[str] = mapped_column(String(16), default="own")
-    position: Mapped[int] = mapped_column(Integer, default=0)
+    position: Mapped[int] = mapped_column(Integer, default=1000)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     provider: Mapped[ProviderRow] = relationship(back_populates="models")
