@@ -1,6 +1,6 @@
 """`application` and `app`, for gunicorn, uWSGI and PythonAnywhere alike.
 
-The start stops here, in plain words and with exit status 1, when the settings are wrong or the database is behind.
+The start stops here, in plain words, when the settings are wrong or the database is behind.
 """
 
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
+GIVE_UP = 4  # gunicorn's word for "the application does not load": after any other status it would try again for ever
 if str(ROOT) not in sys.path:  # a server that imports this file by its path knows nothing of the package beside it
     sys.path.insert(0, str(ROOT))
 
@@ -71,7 +72,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _stop(words: str) -> NoReturn:
     print(words, file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(GIVE_UP)
 
 
 application = app = build()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -256,3 +258,109 @@ def test_the_exit_code_is_passed_on_and_ends_the_others(code, tmp_path):
     source = f"family = run.Family(5)\nfamily.start([sys.executable, '-c', {CHILD!r}])\n"
     source += f"family.start([sys.executable, '-c', 'raise SystemExit({code})'])\nsys.exit(family.wait())"
     assert subprocess.run(script(tmp_path, source), stdout=subprocess.PIPE, timeout=20, check=False).returncode == code
+
+
+# --- wsgi.py and gunicorn.conf.py, which the launcher starts
+
+
+STUB_APP = """
+import flask
+def create_app(settings):
+    app = flask.Flask("stub")
+    app.config["FILE"] = settings.database_file
+    return app
+"""
+STUB_WIRING = """
+import time
+def prepare_database(app):
+    print("prepared", flush=True)
+    time.sleep(0.2)
+    app.config["FILE"].write_text("current")
+def database_is_current(app):
+    return app.config["FILE"].read_text() == "current"
+"""
+
+
+@pytest.fixture
+def installation(tmp_path):
+    """wsgi.py and config.py as they are, over an application and a database that are only sketched."""
+    package = tmp_path / "flaskllm"
+    package.mkdir()
+    shutil.copy(ROOT / "wsgi.py", tmp_path)
+    shutil.copy(ROOT / "flaskllm" / "config.py", package)
+    for name, source in (("__init__", ""), ("app", STUB_APP), ("wiring", STUB_WIRING)):
+        (package / f"{name}.py").write_text(source, encoding="utf-8")
+    return tmp_path
+
+
+def load_wsgi(installation, **environ):
+    source = f"import runpy; print(runpy.run_path({str(installation / 'wsgi.py')!r})['application'].name)"
+    clean = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-c", source],
+        cwd="/",
+        env={**clean, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_missing_sqlite_file_is_made_once_by_servers_that_start_at_once(installation):
+    servers = [load_wsgi(installation) for _ in range(3)]
+    said = [server.communicate(timeout=30) for server in servers]
+    assert [server.returncode for server in servers] == [0, 0, 0], said
+    assert "".join(out for out, _ in said).count("prepared") == 1
+
+
+def test_a_database_that_is_behind_stops_the_server_and_names_the_command(installation):
+    (installation / "instance").mkdir()
+    (installation / "instance" / "app.db").write_text("old")
+    server = load_wsgi(installation)
+    assert "flask --app wsgi db upgrade" in server.communicate(timeout=30)[1]
+    assert server.returncode == 4
+
+
+def test_wrong_settings_stop_the_server_by_name(installation):
+    server = load_wsgi(installation, ENVIRONMENT="production", HTTPX_CLIENT_VERIFY="false")
+    told = server.communicate(timeout=30)[1]
+    assert server.returncode == 4
+    assert all(name in told for name in ("HTTPX_CLIENT_VERIFY", "SECRET_KEY", "JWT_SECRET_KEY"))
+    assert "Traceback" not in told
+
+
+def test_warnings_are_told_at_each_start(installation):
+    for _ in range(2):
+        assert (
+            "warning: HTTPX_CLIENT_VERIFY"
+            in load_wsgi(installation, HTTPX_CLIENT_VERIFY="no").communicate(timeout=30)[1]
+        )
+
+
+@pytest.fixture
+def gunicorn_settings(monkeypatch, tmp_path):
+    monkeypatch.setenv("INSTANCE_PATH", str(tmp_path))
+    return runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+
+
+def test_gunicorn_lets_client_id_in_and_no_query_out(gunicorn_settings):
+    assert (gunicorn_settings["forwarder_headers"], gunicorn_settings["header_map"]) == ("CLIENT_ID", "drop")
+    assert not re.search(r"%\((r|q|f|[^)]*\}[ie])\)", gunicorn_settings["access_log_format"])
+
+
+def test_gunicorn_waits_longer_than_a_request_may_take(gunicorn_settings):
+    settings = gunicorn_settings["settings"]
+    assert settings.request_timeout + 1 < gunicorn_settings["graceful_timeout"] < 60
+
+
+def test_gunicorn_tells_the_application_of_its_worker_and_of_its_end(gunicorn_settings):
+    told = []
+    shutdown = SimpleNamespace(watch=told.append, stop=lambda: told.append("stop"))
+    worker = SimpleNamespace(wsgi=SimpleNamespace(extensions={"flaskllm_shutdown": shutdown}))
+    gunicorn_settings["post_worker_init"](worker)
+    gunicorn_settings["worker_exit"](None, worker)
+    assert told == [worker, "stop"]
+
+
+def test_gunicorn_bears_a_worker_that_never_loaded(gunicorn_settings):
+    gunicorn_settings["worker_exit"](None, SimpleNamespace(wsgi=None))
