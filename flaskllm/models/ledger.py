@@ -6,12 +6,13 @@ milliseconds since 1970 in UTC and their sums integers of 10⁻⁹ dollar.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from flaskllm.extensions import db
 
-RESERVED, SETTLED, RELEASED, INTERRUPTED = "reserved", "settled", "released", "interrupted"
+IS_OPEN = text("state = 'reserved'")
+"""Only the rows of calls in flight are in these indexes, so they stay small."""
 
 
 class AttemptRow(db.Model):
@@ -23,7 +24,8 @@ class AttemptRow(db.Model):
 
     __tablename__ = "attempts"
     __table_args__ = (
-        Index("ix_attempts_open", "lease_until", sqlite_where="state = 'reserved'", postgresql_where="state = 'reserved'"),
+        Index("ix_attempts_open", "lease_until", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+        Index("ix_attempts_in_flight", "token_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
         Index("ix_attempts_request", "request_id"),
     )
 

@@ -11,7 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import delete
+
+from flaskllm.models.ledger import CounterRow
 from flaskllm.repositories.committer import Connection
+from flaskllm.repositories.database import Database
 
 INSERT_ATTEMPT = """
 INSERT INTO attempts (id, request_id, number, state, user_id, token_id, door, model, backend_model, provider, endpoint,
@@ -305,3 +309,9 @@ def holds_to_json(holds: Sequence[Hold]) -> str:
 
 def holds_from_json(text: str) -> tuple[Hold, ...]:
     return tuple(Hold(id_, period, 0) for id_, period in json.loads(text))
+
+
+def sweep_counters(database: Database) -> None:
+    """Forget windows that ended a minute ago."""
+    with database.transaction() as session:
+        session.execute(delete(CounterRow).where(CounterRow.expires_at < now_ms() - 60_000))

@@ -23,7 +23,7 @@ from flaskllm.domain.period import period_key, seconds_to_end
 from flaskllm.domain.pricing import bound_of, breakdown_of, cost_of
 from flaskllm.domain.principal import Budget
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import BudgetExceeded, ProviderFailure, RateLimited, Unavailable
+from flaskllm.errors import BudgetExceeded, RateLimited, Unavailable
 from flaskllm.repositories.ledger import (
     Expired,
     Hold,
@@ -38,6 +38,7 @@ from flaskllm.repositories.ledger import (
 
 log = logging.getLogger(__name__)
 
+SETTLED, RELEASED, INTERRUPTED = "settled", "released", "interrupted"
 DEFAULT_OUTPUT_CAP = 4096
 """Output tokens taken as the bound where neither the caller nor the catalogue names one."""
 
@@ -143,36 +144,20 @@ class Ledger:
             retry_after=seconds_to_end(budget.period, self._zone),
         )
 
-    def settle(self, attempt: Attempt, usage: Usage, *, call: dict[str, Any] | None) -> int | None:
-        """The attempt is over and took ``usage``. Gives its cost in 10⁻⁹ dollar, None where it has no price."""
-        cost = cost_of(usage, attempt.candidate.model.price)
-        self._settle(attempt, "settled", cost, usage, None, call)
-        return cost
-
-    def settle_failed(
-        self, attempt: Attempt, failure: ProviderFailure, *, seen: Usage | None = None, call: dict[str, Any] | None = None
-    ) -> int | None:
-        """The attempt failed: given back where nothing was generated, charged where the provider may bill.
-
-        ``seen``: an estimate of what had come before the failure; without it the bound is charged.
-        """
-        if not failure.may_be_billed:
-            self._settle(attempt, "released", 0, Usage(), failure.code, call)
-            return 0
-        usage = seen or Usage(input=attempt.prompt_tokens, output=attempt.output_cap, estimated=True)
-        cost = cost_of(usage, attempt.candidate.model.price)
-        self._settle(attempt, "settled", cost, usage, failure.code, call)
-        return cost
-
-    def _settle(
+    def settle(
         self,
         attempt: Attempt,
+        *,
         state: str,
-        cost: int | None,
         usage: Usage,
-        error_code: str | None,
-        call: dict[str, Any] | None,
-    ) -> None:
+        error_code: str | None = None,
+        call: dict[str, Any] | None = None,
+    ) -> int | None:
+        """The attempt is over: ``settled`` at what it took, or ``released``. ``call``: the row of the call, if it is over.
+
+        Gives the cost in 10⁻⁹ dollar, None where the model has no price. A second settlement changes nothing.
+        """
+        cost = self.price(attempt, state, usage)
         values = {
             "id": attempt.id,
             "state": state,
@@ -185,6 +170,12 @@ class Ledger:
             "settled_at": now_ms(),
         }
         self._commit(Settle(values, attempt.amount, cost or 0, attempt.holds, call))
+        return cost
+
+    @staticmethod
+    def price(attempt: Attempt, state: str, usage: Usage) -> int | None:
+        """What this end of an attempt costs in 10⁻⁹ dollar; None where the model has no price."""
+        return 0 if state == RELEASED else cost_of(usage, attempt.candidate.model.price)
 
     def _commit(self, settle: Settle) -> None:
         """A settlement that cannot be committed is kept and tried again while the process lives."""
@@ -222,13 +213,13 @@ def _interrupted(row: dict[str, Any]) -> Settle:
     cost = row["reserved"] if row["priced"] else None
     values = {
         "id": row["id"],
-        "state": "interrupted",
+        "state": INTERRUPTED,
         "cost": cost,
         "prompt_tokens": 0,
         "completion_tokens": 0,
         "usage": None,
         "estimated": True,
-        "error_code": "interrupted",
+        "error_code": INTERRUPTED,
         "settled_at": now_ms(),
     }
     call = {
@@ -240,7 +231,7 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "completion_tokens": 0,
         "cost": cost,
         "status": 499,
-        "error_code": "interrupted",
+        "error_code": INTERRUPTED,
         "attempts": row["number"],
         "streamed": False,
         "estimated": True,

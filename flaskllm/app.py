@@ -1,0 +1,39 @@
+"""The application factory: a table of contents."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from flaskllm import wiring
+from flaskllm.blueprints import register_doors
+from flaskllm.blueprints._errors import register_error_handlers
+from flaskllm.blueprints._hooks import EXPOSED, register_hooks
+from flaskllm.blueprints._wsgi import QueryTokenFilter
+from flaskllm.cli import register_commands
+from flaskllm.config import Settings
+from flaskllm.extensions import cors, db, migrate
+from flaskllm.observability import configure_logging
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The whole gateway. Touches no database: commands and `wsgi.py` make it ready."""
+    settings = settings or Settings.load()
+    configure_logging(level="DEBUG" if settings.debug else settings.log_level, folder=settings.log_path)
+    app = Flask(__name__, instance_path=str(settings.instance_path))
+    app.config.from_mapping(wiring.flask_config(settings))
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(settings.root / "migrations"))
+    cors.init_app(
+        app,
+        origins=list(settings.allowed_origins),
+        expose_headers=EXPOSED,
+        allow_headers=wiring.ALLOWED_HEADERS,
+        max_age=3600,
+    )
+    wiring.wire(app, settings)
+    register_hooks(app, hsts=settings.is_production)
+    register_doors(app)  # after the hooks: a request has its id before the guard may refuse it
+    register_error_handlers(app)
+    register_commands(app)
+    app.wsgi_app = QueryTokenFilter(wiring.behind_proxies(app.wsgi_app, settings))  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,89 @@
+"""From a request to a call, and from its answer to headers: what all doors to a model share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Response, current_app, g, request
+
+from flaskllm.blueprints._guard import current_principal
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.pricing import dollars_text
+from flaskllm.domain.principal import Claims
+from flaskllm.errors import invalid
+from flaskllm.services.limits import rate_headers
+
+MOST_CLAIM = 128
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def new_call(door: str, *, metadata: Mapping[str, str] | None = None) -> CallContext:
+    """The context of the call that this request asks for."""
+    started = time.monotonic()
+    return CallContext(
+        principal=current_principal(),
+        request_id=g.request_id,
+        door=door,
+        deadline=started + current_app.config["REQUEST_TIMEOUT"],
+        started=started,
+        claims=claims(),
+        address=request.remote_addr,
+        client_fd=_client_fd(),
+        metadata=metadata or {},
+    )
+
+
+def claims() -> Claims:
+    """What the caller says of itself: bounded and recorded, never used for access."""
+    headers = request.headers
+    client, spelt = headers.get("client_id"), headers.get("X-Client-Id")
+    if client and spelt and client != spelt:
+        raise invalid("client_id", "differs from X-Client-Id")
+    return Claims(
+        correlation_id=(headers.get("X-Correlation-Id") or "")[:64] or None,
+        user_id=(headers.get("X-User-Id") or "")[:MOST_CLAIM] or None,
+        client_id=(client or spelt or "")[:MOST_CLAIM] or None,
+    )
+
+
+def _client_fd() -> int | None:
+    """The descriptor of the caller's connection, where the server tells it: gunicorn and uWSGI do."""
+    sock = request.environ.get("gunicorn.socket")
+    if sock is not None:
+        return int(sock.fileno())
+    if "uwsgi.version" in request.environ:
+        import uwsgi
+
+        return int(uwsgi.connection_fd())
+    return None
+
+
+def call_headers(told: Any) -> dict[str, str]:
+    """What is known of an `Answer` or a `ChatStream` when its headers go out."""
+    headers = {
+        "X-FlaskLLM-Attempts": str(told.attempts),
+        "X-FlaskLLM-Cache": "none",
+        **rate_headers(told.rates),
+    }
+    if told.candidate is not None:
+        headers["X-FlaskLLM-Provider"] = told.candidate.provider.id
+        headers["X-FlaskLLM-Model"] = told.candidate.model.name
+    if told.dropped:
+        headers["X-FlaskLLM-Dropped-Params"] = ", ".join(told.dropped)
+    if told.cost is not None:
+        headers["X-FlaskLLM-Cost"] = dollars_text(told.cost)
+    return headers
+
+
+def answer_response(body: bytes, answer: Any) -> Response:
+    """A whole answer as JSON."""
+    return Response(body, headers=call_headers(answer), content_type="application/json")
+
+
+def stream_response(frames: Iterator[bytes], stream: Any) -> Response:
+    """A streamed answer. ``close`` hangs on the response too: a generator that never started runs no ``finally``."""
+    response = Response(frames, headers={**call_headers(stream), **SSE_HEADERS}, content_type="text/event-stream")
+    response.call_on_close(stream.close)
+    return response

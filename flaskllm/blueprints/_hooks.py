@@ -1,0 +1,80 @@
+"""What happens round every request: its id, its guard, its headers, its log line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from uuid import uuid4
+
+from flask import Flask, Response, g, request
+
+from flaskllm.extensions import services
+from flaskllm.observability import request_id
+
+log = logging.getLogger("flaskllm.http_request")
+
+WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+EXPOSED = [
+    "X-Request-Id", "X-Correlation-Id", "X-FlaskLLM-Error", "X-FlaskLLM-Provider", "X-FlaskLLM-Model", "X-FlaskLLM-Cost",
+    "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts", "X-FlaskLLM-Dropped-Params", "Retry-After", "x-should-retry",
+    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
+]  # fmt: skip
+"""Headers that a browser may read (``docs/api.md``, "Who is calling")."""
+MODEL_DOORS = frozenset({"openai", "conversations", "webhook"})
+"""Calls to models have a line of their own (``llm_request``)."""
+
+
+def register_hooks(app: Flask, *, hsts: bool) -> None:
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.teardown_request(_forget)
+    if hsts:
+        app.after_request(_strict_transport)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if WELL_FORMED_ID.fullmatch(given) else str(uuid4())
+    g.started = time.monotonic()
+    request_id.set(g.request_id)
+    services.housekeeper.wake()
+
+
+def _finish(response: Response) -> Response:
+    headers = response.headers
+    headers["X-Request-Id"] = g.get("request_id", "")
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    if correlation := request.headers.get("X-Correlation-Id"):
+        headers["X-Correlation-Id"] = correlation[:64]
+    _tell(response)
+    return response
+
+
+def _strict_transport(response: Response) -> Response:
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+    return response
+
+
+def _tell(response: Response) -> None:
+    """One line a request; the route's rule and never the path or query, where secrets may stand."""
+    principal = g.get("principal")
+    fields = {
+        "method": request.method,
+        "route": request.url_rule.rule if request.url_rule else None,
+        "status": response.status_code,
+        "ms": round((time.monotonic() - g.get("started", time.monotonic())) * 1000, 1),
+        "user": principal.user_id if principal else None,
+        "client_id": (request.headers.get("client_id") or request.headers.get("X-Client-Id") or "")[:128] or None,
+        "correlation_id": (request.headers.get("X-Correlation-Id") or "")[:64] or None,
+    }
+    if code := g.get("error_code"):
+        fields["error_code"] = code
+    log.info("http_request", extra={"fields": fields})
+
+
+def _forget(_: BaseException | None) -> None:
+    request_id.set(None)

@@ -1,0 +1,42 @@
+"""The use cases: no Flask, no vendor. `Services` is what views, commands and jobs are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flaskllm.services.accounts import AccountService
+    from flaskllm.services.catalogue import CatalogueCache
+    from flaskllm.services.chat_orchestrator import ChatOrchestrator
+    from flaskllm.services.conversations import ConversationService
+    from flaskllm.services.health import HealthService
+    from flaskllm.services.housekeeper import Housekeeper
+    from flaskllm.services.ledger import Ledger
+    from flaskllm.services.limits import Limits
+    from flaskllm.services.model_router import ModelRouter
+    from flaskllm.services.prompts import PromptService
+    from flaskllm.services.provider_factory import ProviderFactory
+    from flaskllm.services.shutdown import Shutdown
+    from flaskllm.services.tokens import TokenService
+    from flaskllm.services.usage import UsageService
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The frozen bundle, made once for each application by `wiring`."""
+
+    accounts: AccountService
+    tokens: TokenService
+    catalogue: CatalogueCache
+    router: ModelRouter
+    factory: ProviderFactory
+    chat: ChatOrchestrator
+    conversations: ConversationService
+    prompts: PromptService
+    usage: UsageService
+    limits: Limits
+    ledger: Ledger
+    health: HealthService
+    housekeeper: Housekeeper
+    shutdown: Shutdown

@@ -1,0 +1,107 @@
+"""One call's entries: what is reserved and settled for it, its one row and its one log line."""
+
+from __future__ import annotations
+
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import DomainError, ProviderFailure
+from flaskllm.services.attempts import Attempts
+from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Ledger
+from flaskllm.services.usage import Outcome, UsageService
+
+
+class CallBooks:
+    """``seconds``: what a stream may take beyond its first frame, for the lease."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        usage: UsageService,
+        *,
+        request: ChatRequest,
+        call: CallContext,
+        prompt_tokens: int,
+        seconds: float = 0.0,
+    ) -> None:
+        self._ledger, self._usage = ledger, usage
+        self._request, self._call = request, call
+        self._prompt_tokens = prompt_tokens
+        self._seconds = seconds
+        self._spent = 0
+
+    def reserve(self, candidate: Candidate, number: int) -> Attempt:
+        """Commit the attempt's row. A refusal (budget, calls in flight, database) is told and raised."""
+        own = candidate.model.timeout_s or candidate.provider.timeout_s or 0.0
+        try:
+            return self._ledger.reserve(
+                self._request,
+                candidate,
+                self._call,
+                prompt_tokens=self._prompt_tokens,
+                number=number,
+                seconds=max(self._call.remaining(), own) + self._seconds,
+            )
+        except DomainError as error:
+            self.tell_refusal(error, candidate=candidate, attempts=number - 1)
+            raise
+
+    def tell_refusal(self, error: DomainError, *, candidate: Candidate | None = None, attempts: int = 0) -> None:
+        """A call that never went out has a log line and no row: a flood of refusals must not fill the database."""
+        outcome = Outcome(candidate, Usage(), None, attempts, error.status, error.code)
+        self._usage.tell(self._usage.row(self._request, self._call, outcome))
+
+    def pass_on(self, attempt: Attempt, failure: ProviderFailure, seen: Usage | None = None) -> None:
+        """This attempt failed and another follows."""
+        state, usage = _verdict(attempt, failure, seen, sent=True)
+        self._spent += self._ledger.settle(attempt, state=state, usage=usage, error_code=failure.code) or 0
+
+    def close(
+        self,
+        attempt: Attempt | None,
+        attempts: Attempts,
+        *,
+        usage: Usage | None,
+        error: DomainError | None = None,
+        sent: bool = True,
+        status: int = 200,
+    ) -> int | None:
+        """The call is over: settle its last attempt, write its row and its line. Gives the cost of all attempts.
+
+        ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
+        """
+        if attempt is None:
+            return self._close_without_attempt(attempts, error, status)
+        state, taken = _verdict(attempt, error, usage, sent=sent)
+        cost = self._ledger.price(attempt, state, taken)
+        total = None if cost is None else cost + self._spent
+        code = error.code if error else "client_closed" if status >= 400 else None
+        outcome = Outcome(attempt.candidate, taken, total, attempts.number, status, code)
+        row = self._usage.row(self._request, self._call, outcome)
+        self._ledger.settle(attempt, state=state, usage=taken, error_code=code, call=row)
+        self._usage.tell(row)
+        return total
+
+    def _close_without_attempt(self, attempts: Attempts, error: DomainError | None, status: int) -> int | None:
+        outcome = Outcome(
+            attempts.candidate, Usage(), self._spent, attempts.number, status, error.code if error else None
+        )
+        row = self._usage.row(self._request, self._call, outcome)
+        if attempts.number:
+            self._ledger.record(row)
+        self._usage.tell(row)
+        return self._spent
+
+
+def _verdict(attempt: Attempt, error: DomainError | None, usage: Usage | None, *, sent: bool) -> tuple[str, Usage]:
+    """Released where nothing can have been generated; else what came, or the bound where nobody knows."""
+    if usage is not None:
+        return SETTLED, usage
+    if isinstance(error, ProviderFailure):
+        if not error.may_be_billed:
+            return RELEASED, Usage()
+        return SETTLED, Usage(input=attempt.prompt_tokens, output=attempt.output_cap, estimated=True)
+    if not sent:
+        return RELEASED, Usage()
+    return SETTLED, Usage(input=attempt.prompt_tokens, estimated=True)

@@ -1,0 +1,162 @@
+"""The order of things for every call to a model: admit, route, try, fall back, account."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from flaskllm.adapters.base import ChunkSource
+from flaskllm.domain.answer import Answer, RateStatus
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
+from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
+from flaskllm.services.attempts import Attempts
+from flaskllm.services.books import CallBooks
+from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
+from flaskllm.services.images import ImageInliner
+from flaskllm.services.ledger import Attempt, Ledger, output_cap
+from flaskllm.services.limits import Limits
+from flaskllm.services.model_router import ModelRouter
+from flaskllm.services.provider_factory import ProviderFactory
+from flaskllm.services.shutdown import Shutdown
+from flaskllm.services.usage import Outcome, UsageService
+
+Rates = tuple[tuple[str, RateStatus], ...]
+
+
+class ChatOrchestrator:
+    """The one way to a model, for every door and every worker."""
+
+    def __init__(
+        self,
+        *,
+        router: ModelRouter,
+        factory: ProviderFactory,
+        ledger: Ledger,
+        limits: Limits,
+        usage: UsageService,
+        images: ImageInliner,
+        shutdown: Shutdown,
+        times: StreamTimes,
+        drains: Drains,
+        most_streams: int | None,
+        refuse_unpriced: bool = False,
+    ) -> None:
+        self._router, self._factory, self._ledger, self._limits = router, factory, ledger, limits
+        self._usage, self._images, self._shutdown = usage, images, shutdown
+        self._times, self._drains = times, drains
+        self._slots = threading.BoundedSemaphore(most_streams) if most_streams else None
+        self._refuse_unpriced = refuse_unpriced
+
+    def complete(self, request: ChatRequest, call: CallContext) -> Answer:
+        """Answer once, from the first candidate that can.
+
+        Raises what the contract's table of errors has for it.
+        """
+        books, attempts, rates = self._admit(request, call)
+        while (candidate := attempts.next()) is not None:
+            attempt = books.reserve(candidate, attempts.number)
+            try:
+                result = self._ask(request, candidate, call, attempts.deadline(candidate))
+            except ProviderFailure as failure:
+                attempts.failed(failure)
+                if attempts.is_over:
+                    verdict = attempts.verdict()
+                    books.close(attempt, attempts, usage=None, error=failure, status=verdict.status)
+                    raise verdict from failure
+                books.pass_on(attempt, failure)
+            except BaseException as error:
+                told = error if isinstance(error, DomainError) else InternalError("The call broke off.")
+                books.close(attempt, attempts, usage=None, error=told, sent=False, status=told.status)
+                raise
+            else:
+                return self._answer(result, books, attempt, attempts, rates)
+        raise attempts.verdict()
+
+    def _ask(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatResult:
+        asked = self._prepare(request, candidate, call, deadline)
+        return self._factory.adapter_for(candidate).chat(asked, candidate, deadline)
+
+    def _answer(
+        self, result: ChatResult, books: CallBooks, attempt: Attempt, attempts: Attempts, rates: Rates
+    ) -> Answer:
+        usage = result.usage or Usage(
+            input=attempt.prompt_tokens, output=tokens_of_chars(output_chars(result.body)), estimated=True
+        )
+        cost = books.close(attempt, attempts, usage=usage)
+        return Answer(result, attempt.candidate, usage, cost, attempts.number, tuple(result.dropped), rates)
+
+    def stream(self, request: ChatRequest, call: CallContext) -> ChatStream:
+        """Answer frame by frame; comes back with the first frame in hand, or when headers must go out.
+
+        Raises like `complete` until then.
+        """
+        request = replace(request, stream=True)
+        books, attempts, rates = self._admit(request, call)
+        stream = ChatStream(
+            request,
+            call,
+            attempts=attempts,
+            books=books,
+            ask=lambda candidate, deadline: self._open(request, candidate, call, deadline),
+            times=self._times,
+            shutdown=self._shutdown,
+            drains=self._drains,
+            rates=rates,
+            on_over=self._take_slot(),
+        )
+        stream.start()
+        return stream
+
+    def _open(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChunkSource:
+        asked = self._prepare(request, candidate, call, deadline)
+        return self._factory.adapter_for(candidate).stream(asked, candidate, deadline)
+
+    def _take_slot(self) -> Callable[[], None]:
+        """Each open stream holds a thread; some are kept for health, administration and plain calls."""
+        if self._slots is None:
+            return lambda: None
+        if not self._slots.acquire(blocking=False):
+            raise Unavailable("This process has as many open streams as it may.", retry_after=1)
+        return self._slots.release
+
+    def _admit(self, request: ChatRequest, call: CallContext) -> tuple[CallBooks, Attempts, Rates]:
+        """Who may answer, how long the prompt is, and whether there is room."""
+        if self._shutdown.draining:
+            raise Unavailable("The gateway is restarting.", retry_after=1)
+        if not call.principal.approved:
+            raise Forbidden("This account waits for an administrator's approval.")
+        prompt_tokens = prompt_estimate(request.messages)
+        seconds = self._times.most if request.stream else 0.0
+        books = CallBooks(
+            self._ledger, self._usage, request=request, call=call, prompt_tokens=prompt_tokens, seconds=seconds
+        )
+        try:
+            candidates = self._router.candidates(request, call.principal)
+            if self._refuse_unpriced:
+                candidates = _priced(candidates)
+            rates = self._limits.admit(call, tokens=prompt_tokens)
+        except DomainError as error:
+            books.tell_refusal(error)
+            raise
+        return books, Attempts(candidates, call), rates
+
+    def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
+        """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget
+        must be kept."""
+        if "image_url" not in self._factory.adapter_for(candidate).ABILITIES:
+            request = replace(request, messages=self._images.inline(request.messages, deadline))
+        if call.principal.budgets and request.output_cap is None:
+            request = replace(request, params={**request.params, "max_tokens": output_cap(request, candidate)})
+        return request
+
+
+def _priced(candidates: list[Candidate]) -> list[Candidate]:
+    found = [candidate for candidate in candidates if candidate.model.price is not None]
+    if not found:
+        raise UnpricedModel(f"The model {candidates[0].name} has no price, and this gateway refuses unpriced models.")
+    return found

@@ -1,0 +1,349 @@
+"""One streamed answer: who is asked, when it is over, and that it is settled once.
+
+It polls before it reads (``docs/adr/0004-poll-before-read.md``): silence, a vanished caller and a shutdown wake it alike, it needs
+no thread of its own, and after a hang-up it is drained to the usage frame. It touches no request and no session.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flaskllm.adapters.base import ChunkSource
+from flaskllm.domain.answer import RateStatus
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatRequest, Chunk, chunk_chars
+from flaskllm.domain.estimate import tokens_of_chars
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import DomainError, InternalError, ProviderFailure, ProviderTimeout, Unavailable
+from flaskllm.services.attempts import Attempts
+from flaskllm.services.books import CallBooks
+from flaskllm.services.ledger import Attempt
+from flaskllm.services.shutdown import Shutdown
+
+log = logging.getLogger(__name__)
+
+SECOND_PING_S = 0.2
+"""After the caller's end of file: a second write fails if it is really gone; a half-close lets both through."""
+CLIENT_CLOSED = 499
+DRAINS = 64
+"""Abandoned streams read to their end at once in one process; beyond it upstream is cut and the rest estimated."""
+INLINE_DRAIN_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    """Seconds: until headers must go out, between pings, between frames, in all, and for reading on after a hang-up."""
+
+    ping_after: float = 10.0
+    ping_every: float = 5.0
+    idle: float = 60.0
+    most: float = 300.0
+    drain: float = 30.0
+
+
+class ChatStream:
+    """Iterate for `Chunk`, None (silence: write a comment), and at most one `DomainError`, the last item.
+
+    After the end: ``usage``, ``cost`` (10⁻⁹ dollar), ``finish_reason``. ``close`` may be called at any time, twice too.
+    """
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        call: CallContext,
+        *,
+        attempts: Attempts,
+        books: CallBooks,
+        ask: Callable[[Candidate, float], ChunkSource],
+        times: StreamTimes,
+        shutdown: Shutdown,
+        drains: Drains,
+        rates: tuple[tuple[str, RateStatus], ...] = (),
+        on_over: Callable[[], None],
+    ) -> None:
+        self.request, self.call, self.rates = request, call, rates
+        self.usage: Usage | None = None
+        self.cost: int | None = None
+        self.finish_reason: str | None = None
+        self.error: DomainError | None = None
+        self.head: dict[str, Any] = {}
+        self._attempts, self._books, self._ask, self._times = attempts, books, ask, times
+        self._shutdown, self._drains, self._on_over = shutdown, drains, on_over
+        self._source: ChunkSource | None = None
+        self._attempt: Attempt | None = None
+        self._ready: deque[Chunk] = deque()
+        self._held: list[Chunk] = []
+        self._chars = 0
+        self._sent = self._has_content = self._over = self._told = self._abandoned = False
+        self._client_fd = call.client_fd
+        self._next_ping = 0.0
+        self._frame_by = 0.0
+        self._ends_by = time.monotonic() + times.most + max(0.0, call.remaining())
+        self._lock = threading.Lock()
+
+    # -- what a door sees ------------------------------------------------------------------------------------------
+
+    @property
+    def candidate(self) -> Candidate | None:
+        return self._attempts.candidate
+
+    @property
+    def attempts(self) -> int:
+        return self._attempts.number
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return tuple(self._source.dropped) if self._source else ()
+
+    def start(self) -> None:
+        """Wait for the first frame, or until headers must go out, whichever is first.
+
+        Until then every failure keeps its status: raises what the call came to.
+        """
+        until = self.call.started + self._times.ping_after
+        try:
+            while not self._ready and not self._over and (wait := until - time.monotonic()) > 0:
+                self._step(wait, watch_client=False)
+        except BaseException as error:
+            self._finish(error if isinstance(error, DomainError) else InternalError("The stream could not be started."))
+            raise
+        if self.error is not None and not self._ready:
+            self._told = True
+            raise self.error
+
+    def __iter__(self) -> Iterator[Chunk | DomainError | None]:
+        return self
+
+    def __next__(self) -> Chunk | DomainError | None:
+        while not self._ready:
+            if self._over:
+                return self._last_word()
+            try:
+                if not self._step(self._wait(), watch_client=True):
+                    return None
+            except DomainError as error:
+                self._finish(error)
+        self._sent = True
+        return self._ready.popleft()
+
+    def at_hand(self) -> Chunk | None:
+        """A further frame that can be had without waiting; None where there is none, or where it is the end."""
+        try:
+            while not self._ready and not self._over and self._source is not None and self._source.ready():
+                self._read()
+        except DomainError as error:
+            self._finish(error)
+        return self._ready.popleft() if self._ready else None
+
+    def _last_word(self) -> DomainError:
+        if self.error is None or self._told:
+            raise StopIteration
+        self._told = True
+        return self.error
+
+    def _wait(self) -> float:
+        if self._next_ping:
+            self._next_ping = 0.0
+            return SECOND_PING_S
+        return self._times.ping_every
+
+    # -- one step forward ------------------------------------------------------------------------------------------
+
+    def _step(self, wait: float, *, watch_client: bool) -> bool:
+        """Open, or wait at most ``wait`` seconds and read. Gives False where nothing came."""
+        if self._source is None:
+            self._open()
+            return True
+        if not self._source.ready() and not self._poll(wait, watch_client=watch_client):
+            return False
+        self._read()
+        return True
+
+    def _open(self) -> None:
+        candidate = self._attempts.next()
+        if candidate is None:
+            self._finish(self._attempts.verdict())
+            return
+        self._frame_by = self._attempts.deadline(candidate)
+        self._attempt = self._books.reserve(candidate, self._attempts.number)
+        try:
+            self._source = self._ask(candidate, self._frame_by)
+        except ProviderFailure as failure:
+            self._failed(failure)
+
+    def _poll(self, wait: float, *, watch_client: bool) -> bool:
+        """Wait for the provider; True where it can be read, or where something else is to be done about it."""
+        left = min(self._frame_by, self._ends_by) - time.monotonic()
+        if left <= 0:
+            self._failed(ProviderTimeout("The provider stopped answering."))
+            return True
+        upstream = self._source.fileno() if self._source else None
+        poll = select.poll()
+        if upstream is not None:
+            poll.register(upstream, select.POLLIN)
+        poll.register(self._shutdown.fd, select.POLLIN)
+        if watch_client and self._client_fd is not None:
+            poll.register(self._client_fd, select.POLLRDHUP)
+        woken = {fd for fd, _ in poll.poll(min(wait, left) * 1000)}
+        if self._shutdown.cut:
+            raise Unavailable("The gateway is restarting.", retry_after=1)
+        if upstream in woken:
+            return True
+        if woken:
+            self._client_fd = None
+            self._next_ping = SECOND_PING_S
+        return False if woken else self._out_of_time()
+
+    def _out_of_time(self) -> bool:
+        if min(self._frame_by, self._ends_by) <= time.monotonic():
+            self._failed(ProviderTimeout("The provider stopped answering."))
+            return True
+        return False
+
+    def _read(self) -> None:
+        if self._source is None:
+            return
+        try:
+            chunks = self._source.read(min(self._frame_by, self._ends_by))
+        except ProviderFailure as failure:
+            self._failed(failure)
+            return
+        if chunks is None:
+            self._finish(None)
+            return
+        for chunk in chunks:
+            self._take(chunk)
+        if chunks:
+            self._frame_by = time.monotonic() + self._times.idle
+
+    def _take(self, chunk: Chunk) -> None:
+        """Note what a frame says; frames before the first content wait while somebody else could still be asked."""
+        body = chunk.body
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        self._note_head(body)
+        if body.get("usage") is not None:
+            if not body.get("choices"):
+                return
+            chunk = replace(chunk, body={**body, "usage": None}, raw=None)
+        self._chars += chunk_chars(body)
+        self._held.append(chunk)
+        self._has_content = self._has_content or chunk.has_content
+        if self._has_content or not self._attempts.others_left:
+            self._ready.extend(self._held)
+            self._held.clear()
+
+    def _note_head(self, body: dict[str, Any]) -> None:
+        if not self.head and body.get("id"):
+            self.head = {name: body.get(name) for name in ("id", "created", "model")}
+        for choice in body.get("choices") or ():
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+    # -- endings ---------------------------------------------------------------------------------------------------
+
+    def _failed(self, failure: ProviderFailure) -> None:
+        """One attempt has ended badly: ask somebody else if nothing was promised yet, else end the stream."""
+        if self._source is not None:
+            self._source.close()
+        self._attempts.failed(failure)
+        if self._has_content or self._sent or self._ready or self._attempts.is_over or self._abandoned:
+            self._finish(failure if self._has_content or self._sent else self._attempts.verdict(), failure)
+            return
+        if self._attempt is not None:
+            self._books.pass_on(self._attempt, failure, self._seen())
+        self._source, self._attempt = None, None
+        self._held.clear()
+        self._chars, self.usage, self.head = 0, None, {}
+
+    def _seen(self) -> Usage | None:
+        """An estimate of what has come so far; None before the first frame."""
+        if self.usage is not None:
+            return self.usage
+        if not self._chars or self._attempt is None:
+            return None
+        return Usage(input=self._attempt.prompt_tokens, output=tokens_of_chars(self._chars), estimated=True)
+
+    def _finish(self, error: DomainError | None, failure: ProviderFailure | None = None) -> None:
+        """Settle and write the call's row, once. ``failure``: how the last attempt ended, where that is not ``error``."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        if self._source is not None:
+            self._source.close()
+        self.error = error
+        self.usage = self._usage_at_end(error)
+        try:
+            self.cost = self._books.close(
+                self._attempt,
+                self._attempts,
+                usage=self.usage,
+                error=failure or error,
+                sent=self._source is not None,
+                status=CLIENT_CLOSED if self._abandoned else error.status if error else 200,
+            )
+        finally:
+            self._on_over()
+
+    def _usage_at_end(self, error: DomainError | None) -> Usage | None:
+        """The provider's word, or an estimate of what was delivered; None leaves it to the books."""
+        if (seen := self._seen()) is not None or error is not None or self._attempt is None:
+            return seen
+        return Usage(input=self._attempt.prompt_tokens, output=tokens_of_chars(self._chars), estimated=True)
+
+    def close(self) -> None:
+        """The door is done with it. Where the caller left early, the provider's bill is still waited for."""
+        with self._lock:
+            if self._over or self._abandoned:
+                return
+            self._abandoned = True
+        self._client_fd = None
+        if self._source is None or self._attempt is None:
+            self._finish(None)
+        elif not self._drains.run(self._drain):
+            self._finish(None)
+
+    def _drain(self, seconds: float) -> None:
+        """Read on to the usage frame, for the bill alone."""
+        self._ends_by = min(self._ends_by, time.monotonic() + seconds)
+        try:
+            while not self._over:
+                self._ready.clear()
+                self._step(seconds, watch_client=False)
+        except Exception as error:
+            log.info("a drain was cut short: %s", type(error).__name__)
+        finally:
+            self._finish(None)
+
+
+class Drains:
+    """Where abandoned streams are read to their end: short-lived threads, or inline where there are none."""
+
+    def __init__(self, *, threads: bool, seconds: float, most: int = DRAINS) -> None:
+        self._threads = threads
+        self._seconds = seconds
+        self._slots = threading.BoundedSemaphore(most)
+
+    def run(self, drain: Callable[[float], None]) -> bool:
+        """False where there is no slot."""
+        if not self._threads:
+            drain(min(self._seconds, INLINE_DRAIN_S))
+            return True
+        if not self._slots.acquire(blocking=False):
+            return False
+        threading.Thread(target=self._run, args=(drain,), name="drain", daemon=True).start()
+        return True
+
+    def _run(self, drain: Callable[[float], None]) -> None:
+        try:
+            drain(self._seconds)
+        finally:
+            self._slots.release()

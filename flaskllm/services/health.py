@@ -1,0 +1,53 @@
+"""Is it well: the database, Redis, and the process itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import text
+
+from flaskllm.errors import Unavailable
+from flaskllm.repositories.database import Database
+from flaskllm.services.shutdown import Shutdown
+
+FRESH_S = 1.0
+"""An answer is used again for this long, so that probes cannot become a load."""
+
+
+class HealthService:
+    """``redis``: the client, or None in *sql* mode."""
+
+    def __init__(self, database: Database, *, redis: Any, mode: str, shutdown: Shutdown) -> None:
+        self._database, self._redis, self._mode, self._shutdown = database, redis, mode, shutdown
+        self._last: tuple[float, dict[str, Any]] = (0.0, {})
+
+    def ready(self) -> dict[str, Any]:
+        """``{"status": "ok" | "degraded" | "down", "checks": {…}, "mode"}``: Redis away is only degraded."""
+        taken, answer = self._last
+        if time.monotonic() - taken > FRESH_S or not answer:
+            answer = self._look()
+            self._last = (time.monotonic(), answer)
+        return {**answer, "status": "down"} if self._shutdown.draining else answer
+
+    def _look(self) -> dict[str, Any]:
+        checks = {"database": _state(self._ask_database), "redis": "off", "worker": "off"}
+        if self._redis is not None:
+            checks["redis"] = _state(self._redis.ping)
+        status = "down" if checks["database"] != "ok" else "degraded" if checks["redis"] == "down" else "ok"
+        return {"status": status, "checks": checks, "mode": self._mode}
+
+    def _ask_database(self) -> None:
+        with self._database.reading() as session:
+            session.execute(text("SELECT 1"))
+
+
+def _state(ask: Callable[[], Any]) -> str:
+    try:
+        ask()
+    except Unavailable:
+        return "down"
+    except Exception:  # noqa: BLE001  (redis-py's tree and the socket's own: all mean the same here)
+        return "down"
+    return "ok"

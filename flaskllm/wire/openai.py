@@ -1,0 +1,329 @@
+"""OpenAI's dialect at the door.
+
+What we know is checked by a table, because a schema library costs a hundred times more on the hottest path
+(``docs/adr/0005-tables-on-hot-doors.md``); what we do not know passes through, a gateway's first duty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from flaskllm.domain.answer import Answer
+from flaskllm.domain.chat import ChatRequest, Chunk
+from flaskllm.domain.pricing import to_dollars
+from flaskllm.errors import Detail, DomainError, InvalidRequest
+from flaskllm.wire import errors
+
+Check = Callable[[Any], str | None]
+"""What is wrong with a value, in words that say what was expected; None where nothing is."""
+
+SAFE_INTEGER = 2**53
+MOST_METADATA, MOST_NAME, MOST_VALUE = 16, 64, 512
+REFUSED = frozenset({"api_base", "base_url", "headers", "api_key", "timeout", "organization"})
+"""Routing is the administrators'; a caller who names an address could send our key there (CVE-2024-6587)."""
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def number(low: float, high: float) -> Check:
+    def check(value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return "must be a number"
+        return None if low <= value <= high else f"must be between {low:g} and {high:g}"
+
+    return check
+
+
+def integer(low: int, high: int) -> Check:
+    def check(value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return "must be a whole number"
+        return None if low <= value <= high else f"must be between {low} and {high}"
+
+    return check
+
+
+def text(most: int = 4096) -> Check:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, str):
+            return "must be a string"
+        return None if len(value) <= most else f"must have at most {most} characters"
+
+    return check
+
+
+def boolean(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "must be true or false"
+
+
+def mapping(value: Any) -> str | None:
+    return None if isinstance(value, dict) else "must be an object"
+
+
+def sequence(value: Any) -> str | None:
+    return None if isinstance(value, list) else "must be a list"
+
+
+def stop_words(value: Any) -> str | None:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return "must be a string or a list of strings"
+    return None if len(words) <= 4 else "must have at most 4 entries"
+
+
+def metadata(value: Any) -> str | None:
+    if not isinstance(value, dict) or not all(isinstance(held, str) for held in value.values()):
+        return "must be an object of strings"
+    if len(value) > MOST_METADATA:
+        return f"must have at most {MOST_METADATA} pairs"
+    fits = all(len(name) <= MOST_NAME and len(held) <= MOST_VALUE for name, held in value.items())
+    return None if fits else f"names have at most {MOST_NAME} and values at most {MOST_VALUE} characters"
+
+
+def tool_choice(value: Any) -> str | None:
+    if value in ("none", "auto", "required"):
+        return None
+    if isinstance(value, dict) and value.get("type") in ("function", "allowed_tools", "custom"):
+        return None
+    return "must be none, auto, required or name a function"
+
+
+def response_format(value: Any) -> str | None:
+    if not isinstance(value, dict) or value.get("type") not in ("text", "json_object", "json_schema"):
+        return "must be an object whose type is text, json_object or json_schema"
+    if value["type"] == "json_schema":
+        schema = value.get("json_schema")
+        if not isinstance(schema, dict) or not isinstance(schema.get("name"), str):
+            return "must hold json_schema with a name"
+        if "schema" in schema and not isinstance(schema["schema"], dict):
+            return "must hold json_schema with a schema that is an object"
+    return None
+
+
+PARAMS: dict[str, Check] = {
+    "audio": mapping,
+    "frequency_penalty": number(-2, 2),
+    "logit_bias": mapping,
+    "logprobs": boolean,
+    "max_completion_tokens": integer(1, SAFE_INTEGER),
+    "max_tokens": integer(1, SAFE_INTEGER),
+    "modalities": sequence,
+    "n": integer(1, 128),
+    "parallel_tool_calls": boolean,
+    "prediction": mapping,
+    "presence_penalty": number(-2, 2),
+    "prompt_cache_key": text(1024),
+    "reasoning_effort": text(32),
+    "response_format": response_format,
+    "safety_identifier": text(512),
+    "seed": integer(-(2**63), 2**63 - 1),
+    "service_tier": text(32),
+    "stop": stop_words,
+    "store": boolean,
+    "temperature": number(0, 2),
+    "tool_choice": tool_choice,
+    "tools": sequence,
+    "top_logprobs": integer(0, 20),
+    "top_p": number(0, 1),
+    "user": text(512),
+    "verbosity": text(32),
+    "web_search_options": mapping,
+}
+"""Parameters of ``/v1/chat/completions`` that we know; source: OpenAI's API reference."""
+
+ENVELOPE: dict[str, Check] = {
+    "model": text(256),
+    "messages": sequence,
+    "stream": boolean,
+    "stream_options": mapping,
+    "metadata": metadata,
+    "drop_params": boolean,
+}
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+PARTS: dict[str, str | None] = {
+    "text": "text",
+    "image_url": "image_url",
+    "input_audio": "input_audio",
+    "file": "file",
+    "refusal": "refusal",
+}
+"""Part types and the field each must have."""
+
+
+def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:
+    """A ``/v1/chat/completions`` body. ``model``: the one in the path, for Azure's clients.
+
+    Raises `InvalidRequest` with a detail for each field at fault. A field that is null counts as absent.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    faults = _faults(given)
+    if "messages" not in given:
+        faults.append({"field": "messages", "message": "is missing"})
+    elif isinstance(given["messages"], list):
+        faults += _message_faults(given["messages"])
+    faults += _tool_faults(given.get("tools"))
+    if faults:
+        first = faults[0]
+        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults)
+    options = given.get("stream_options") or {}
+    return ChatRequest(
+        model=model or given.get("model"),
+        messages=given["messages"],
+        params={name: value for name, value in given.items() if name in PARAMS},
+        extras={name: value for name, value in given.items() if name not in PARAMS and name not in ENVELOPE},
+        stream=given.get("stream", False),
+        include_usage=bool(options.get("include_usage")),
+        drop_params=given.get("drop_params", False),
+        metadata=given.get("metadata", {}),
+    )
+
+
+def _faults(given: Mapping[str, Any]) -> list[Detail]:
+    faults: list[Detail] = []
+    for name, value in given.items():
+        check = PARAMS.get(name) or ENVELOPE.get(name)
+        if check is not None:
+            if fault := check(value):
+                faults.append({"field": name, "message": fault})
+        elif name in REFUSED or name.startswith("extra_"):
+            faults.append({"field": name, "message": "is not a caller's to set"})
+    return faults
+
+
+def _message_faults(messages: list[Any]) -> list[Detail]:
+    if not messages:
+        return [{"field": "messages", "message": "must have at least one message"}]
+    faults: list[Detail] = []
+    for place, message in enumerate(messages):
+        faults += _one_message(message, f"messages[{place}]")
+    return faults
+
+
+def _one_message(message: Any, where: str) -> list[Detail]:
+    if not isinstance(message, dict):
+        return [{"field": where, "message": "must be an object"}]
+    role = message.get("role")
+    if role not in ROLES:
+        return [{"field": f"{where}.role", "message": f"must be one of {', '.join(sorted(ROLES))}"}]
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        return [{"field": f"{where}.tool_call_id", "message": "must be a string"}]
+    return _content_faults(message, f"{where}.content") + _call_faults(message, where)
+
+
+def _content_faults(message: dict[str, Any], where: str) -> list[Detail]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return []
+    if content is None:
+        may_be_empty = message["role"] == "assistant"
+        return [] if may_be_empty else [{"field": where, "message": "must be a string or a list of parts"}]
+    if not isinstance(content, list) or not content:
+        return [{"field": where, "message": "must be a string or a list of at least one part"}]
+    return [fault for place, part in enumerate(content) for fault in _part_faults(part, f"{where}[{place}]")]
+
+
+def _part_faults(part: Any, where: str) -> list[Detail]:
+    if not isinstance(part, dict) or part.get("type") not in PARTS:
+        return [{"field": f"{where}.type", "message": f"must be one of {', '.join(PARTS)}"}]
+    field = PARTS[part["type"]]
+    held = part.get(field or "")
+    if part["type"] in ("text", "refusal"):
+        return [] if isinstance(held, str) else [{"field": f"{where}.{field}", "message": "must be a string"}]
+    if not isinstance(held, dict):
+        return [{"field": f"{where}.{field}", "message": "must be an object"}]
+    return _image_faults(held, f"{where}.image_url.url") if part["type"] == "image_url" else []
+
+
+def _image_faults(held: dict[str, Any], where: str) -> list[Detail]:
+    url = held.get("url")
+    if not isinstance(url, str) or not url.startswith(("data:image/", "http://", "https://")):
+        return [{"field": where, "message": "must be an http(s) address or a data URL of an image"}]
+    return []
+
+
+def _call_faults(message: dict[str, Any], where: str) -> list[Detail]:
+    calls = message.get("tool_calls")
+    if calls is None:
+        return []
+    if not isinstance(calls, list):
+        return [{"field": f"{where}.tool_calls", "message": "must be a list"}]
+    faults: list[Detail] = []
+    for place, call in enumerate(calls):
+        at = f"{where}.tool_calls[{place}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(call, dict) or not isinstance(call.get("id"), str):
+            faults.append({"field": f"{at}.id", "message": "must be a string"})
+        elif not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            faults.append({"field": f"{at}.function.name", "message": "must be a string"})
+        elif not isinstance(function.get("arguments", ""), str):
+            faults.append({"field": f"{at}.function.arguments", "message": "must be a string of JSON"})
+    return faults
+
+
+def _tool_faults(tools: Any) -> list[Detail]:
+    if not isinstance(tools, list):
+        return []
+    faults: list[Detail] = []
+    for place, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        named = isinstance(function, dict) and isinstance(function.get("name"), str)
+        if not named and (not isinstance(tool, dict) or tool.get("type", "function") == "function"):
+            faults.append({"field": f"tools[{place}].function.name", "message": "must be a string"})
+        elif named and not isinstance(function.get("parameters", {}), dict):
+            faults.append({"field": f"tools[{place}].function.parameters", "message": "must be an object"})
+    return faults
+
+
+def write_answer(answer: Answer) -> bytes:
+    """``chat.completion``: the provider's own bytes where its wire is ours."""
+    return answer.result.raw or orjson.dumps(answer.result.body)
+
+
+def write_chunks(stream: Any, request: ChatRequest, request_id: str) -> Iterator[bytes]:
+    """A `ChatStream` as server-sent events: frames at hand are joined into one write.
+
+    The usage frame comes only where it was asked for; an error is one frame, then the end.
+    """
+    for item in stream:
+        yield _frame(item, request, request_id) + b"".join(
+            _frame(more, request, request_id) for more in iter(stream.at_hand, None)
+        )
+    if request.include_usage and stream.error is None and stream.usage is not None:
+        yield _usage_frame(stream)
+    yield DONE
+
+
+def _frame(item: Chunk | DomainError | None, request: ChatRequest, request_id: str) -> bytes:
+    if item is None:
+        return PING
+    if isinstance(item, DomainError):
+        return b"data: " + orjson.dumps(errors.openai(item, request_id)) + b"\n\n"
+    return b"data: " + _chunk(item, request.include_usage) + b"\n\n"
+
+
+def _chunk(chunk: Chunk, include_usage: bool) -> bytes:
+    """With the usage asked for, every frame but the last says null; not asked for, none speaks of it.
+
+    Inside a JSON string a quotation mark is escaped, so these bytes can only be the field itself.
+    """
+    if chunk.raw is None:
+        body = {name: held for name, held in chunk.body.items() if name != "usage"}
+        return orjson.dumps({**body, "usage": None} if include_usage else body)
+    says = b'"usage":' in chunk.raw
+    if include_usage and not says:
+        return chunk.raw.rstrip()[:-1] + b',"usage":null}'
+    return chunk.raw.replace(b',"usage":null', b"") if says and not include_usage else chunk.raw
+
+
+def _usage_frame(stream: Any) -> bytes:
+    body = {
+        **stream.head,
+        "object": "chat.completion.chunk",
+        "choices": [],
+        "usage": {**stream.usage.to_openai(), "cost": to_dollars(stream.cost)},
+    }
+    return b"data: " + orjson.dumps(body) + b"\n\n"

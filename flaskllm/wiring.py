@@ -1,0 +1,281 @@
+"""The composition root: from settings to services. The only module that knows every concrete class."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flask import Flask
+from sqlalchemy import Engine
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flaskllm.config import Secret, Settings
+from flaskllm.extensions import db
+from flaskllm.net.egress import PublicSession
+from flaskllm.repositories.committer import GroupCommitter
+from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
+from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas
+from flaskllm.repositories.ledger import apply, sweep_counters
+from flaskllm.security import JwtCodec, Passwords, Vault
+from flaskllm.services import Services
+from flaskllm.services.accounts import AccountService
+from flaskllm.services.catalogue import CatalogueCache, Seeder
+from flaskllm.services.chat_orchestrator import ChatOrchestrator
+from flaskllm.services.chat_stream import Drains, StreamTimes
+from flaskllm.services.conversations import ConversationService
+from flaskllm.services.health import HealthService
+from flaskllm.services.housekeeper import Chore, Housekeeper
+from flaskllm.services.images import ImageInliner
+from flaskllm.services.ledger import Ledger
+from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters
+from flaskllm.services.model_router import ModelRouter
+from flaskllm.services.prompts import PromptService
+from flaskllm.services.provider_factory import ProviderFactory
+from flaskllm.services.shutdown import Shutdown
+from flaskllm.services.tokens import TokenService
+from flaskllm.services.usage import UsageService
+
+KEPT_FOR_OTHERS = 16
+"""Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
+REDIS_SECONDS = 0.25
+"""What a request pays at the most for a Redis that hangs (``docs/promises.md`` R2)."""
+ALLOWED_HEADERS = [
+    "Authorization", "Content-Type", "X-API-Token", "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id",
+    "api-key", "x-api-key", "anthropic-version", "anthropic-beta", "Idempotency-Key",
+]  # fmt: skip
+
+
+def flask_config(settings: Settings) -> dict[str, Any]:
+    """What Flask, its extensions and the views read."""
+    return {
+        "SECRET_KEY": settings.secret_key.reveal(),
+        "MAX_CONTENT_LENGTH": settings.max_body_bytes,
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "SQLALCHEMY_ENGINE_OPTIONS": _engine_options(settings),
+        "TESTING": settings.environment == "testing",
+        "ENVIRONMENT": settings.environment,
+        "REQUEST_TIMEOUT": settings.request_timeout,
+        "MAX_PROMPT_LENGTH": settings.max_prompt_length,
+        "ALLOW_QUERY_TOKEN": settings.allow_query_token,
+        "ALLOW_BODY_TOKEN": settings.allow_body_token,
+    }
+
+
+def _engine_options(settings: Settings) -> dict[str, Any]:
+    """A pool that gives up rather than waits, and statements that end (``docs/promises.md`` R3, R4)."""
+    if settings.database_url.startswith("sqlite"):
+        return {"connect_args": {"timeout": STATEMENT_MS / 1000}}
+    options = f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS} -c timezone=UTC"
+    return {
+        "pool_size": 10,
+        "max_overflow": 10,
+        "pool_timeout": STATEMENT_MS / 1000,
+        "pool_pre_ping": True,
+        "connect_args": {"connect_timeout": 2, "options": options},
+    }
+
+
+def behind_proxies(wsgi_app: Any, settings: Settings) -> Any:
+    """The caller's address as the operator's own proxies tell it; without any, nobody's word is taken."""
+    hops = settings.proxy_hops
+    return ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops) if hops else wsgi_app
+
+
+def threads_work() -> bool:
+    """False in uWSGI without ``--enable-threads``, where a started thread never runs (PythonAnywhere)."""
+    try:
+        import uwsgi
+    except ImportError:
+        return True
+    return bool(uwsgi.opt.get("enable-threads") or uwsgi.opt.get("threads"))
+
+
+def wire(app: Flask, settings: Settings) -> Services:
+    """Build the services of one application and put them where `extensions.services` finds them."""
+    with app.app_context():
+        engine = db.engine
+    if engine.dialect.name == "sqlite":
+        set_sqlite_pragmas(
+            engine, journal_mode=settings.sqlite_journal_mode, synchronous=settings.sqlite_synchronous
+        )
+    services = _Wiring(settings, engine).services()
+    app.extensions["flaskllm"] = services
+    app.extensions["flaskllm_shutdown"] = services.shutdown
+    app.extensions["flaskllm_settings"] = settings
+    return services
+
+
+class _Wiring:
+    """Each part once; what two of them share is an attribute."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings = settings
+        self.threads = threads_work()
+        self.database = Database(engine)
+        self.committer = GroupCommitter(engine, apply, threads=self.threads)
+        self.shutdown = Shutdown(grace_s=settings.graceful_timeout)
+        self.redis = _redis(settings.redis_url)
+        self.limits = Limits(self._counters(), per_minute=self._per_minute())
+        self.usage = UsageService(self.database)
+        self.ledger = Ledger(
+            self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace
+        )
+
+    def _counters(self) -> Counters:
+        in_sql = SqlCounters(self.committer.run)
+        return RedisCounters(self.redis, in_sql) if self.redis is not None else in_sql
+
+    def _per_minute(self) -> int | None:
+        return self.settings.rate_limit_per_minute if self.settings.rate_limit_enabled else None
+
+    def services(self) -> Services:
+        settings = self.settings
+        factory = ProviderFactory(verify=settings.httpx_client_verify, pool_size=settings.web_threads, proxy_for=_proxy_for)
+        vault = Vault(_revealed(settings.encryption_keys))
+        catalogue = CatalogueCache(
+            self.database,
+            vault,
+            settings.provider_env,
+            variable=settings.variable,
+            key_required=factory.key_required,
+        )
+        router = ModelRouter(catalogue.current, default_provider=settings.llm_provider)
+        chat = self._orchestrator(router, factory)
+        conversations = self._conversations()
+        accounts = self._accounts()
+        housekeeper = Housekeeper(self._chores(conversations, accounts), threads=self.threads)
+        self.shutdown.at_the_end(housekeeper.stop)
+        self.shutdown.at_the_end(self.committer.stop)
+        return Services(
+            accounts=accounts,
+            tokens=self._tokens(),
+            catalogue=catalogue,
+            router=router,
+            factory=factory,
+            chat=chat,
+            conversations=ConversationService(conversations, chat),
+            prompts=PromptService(chat),
+            usage=self.usage,
+            limits=self.limits,
+            ledger=self.ledger,
+            health=HealthService(self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown),
+            housekeeper=housekeeper,
+            shutdown=self.shutdown,
+        )
+
+    def _orchestrator(self, router: ModelRouter, factory: ProviderFactory) -> ChatOrchestrator:
+        settings = self.settings
+        times = StreamTimes(
+            ping_after=settings.stream_ping_after,
+            ping_every=settings.stream_ping_every,
+            idle=settings.stream_idle_timeout,
+            most=settings.stream_max_seconds,
+            drain=settings.drain_seconds,
+        )
+        return ChatOrchestrator(
+            router=router,
+            factory=factory,
+            ledger=self.ledger,
+            limits=self.limits,
+            usage=self.usage,
+            images=ImageInliner(PublicSession(private_hosts=settings.external_private_hosts)),
+            shutdown=self.shutdown,
+            times=times,
+            drains=Drains(threads=self.threads, seconds=times.drain),
+            most_streams=max(1, settings.web_threads - KEPT_FOR_OTHERS) if self.threads else None,
+            refuse_unpriced=settings.unpriced_models == "refuse",
+        )
+
+    def _conversations(self) -> ConversationStore:
+        if self.redis is not None:
+            return RedisConversations(self.redis, ttl_s=self.settings.conversation_ttl)
+        return SqlConversations(self.database, ttl_s=self.settings.conversation_ttl)
+
+    def _accounts(self) -> AccountService:
+        settings = self.settings
+        return AccountService(
+            self.database,
+            passwords=Passwords(),
+            jwt=JwtCodec(_revealed(settings.jwt_secret_keys)),
+            throttle=self.limits.hit,
+            registration=settings.registration,
+            default_scopes=settings.default_user_scopes,
+            default_budget=settings.default_user_budget,
+            access_seconds=settings.jwt_access_token_expires,
+            refresh_seconds=settings.jwt_refresh_token_expires,
+        )
+
+    def _tokens(self) -> TokenService:
+        token = self.settings.api_token
+        return TokenService(self.database, environment_token=token.reveal() if token else None)
+
+    def _chores(self, conversations: ConversationStore, accounts: AccountService) -> list[Chore]:
+        return [
+            Chore("late settlements", 1.0, self.ledger.retry_late),
+            Chore("reaper", 10.0, self.ledger.reap),
+            Chore("counters", 60.0, lambda: sweep_counters(self.database)),
+            Chore("conversations", 300.0, conversations.sweep),
+            Chore("sessions", 300.0, accounts.sweep),
+        ]
+
+
+def _revealed(secrets: tuple[Secret, ...]) -> list[str]:
+    return [secret.reveal() for secret in secrets]
+
+
+def _redis(url: str | None) -> Any:
+    """A client whose every command ends soon: a Redis that hangs must not hang us."""
+    if url is None:
+        return None
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=REDIS_SECONDS,
+        socket_connect_timeout=REDIS_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
+
+
+def _proxy_for(scheme: str, host: str) -> str | None:
+    """The system's proxy for calls to providers (PythonAnywhere's free accounts have no other way out)."""
+    if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(scheme)
+
+
+def prepare_database(app: Flask) -> None:
+    """Migrate and seed: what ``flask db upgrade`` and ``flask seed`` do."""
+    from flask_migrate import upgrade
+
+    with app.app_context():
+        upgrade()
+        seeder(app).run()
+        db.session.remove()
+
+
+def seeder(app: Flask) -> Seeder:
+    """Brings the shipped catalogue, and the operator's own over it, into the database."""
+    settings: Settings = app.extensions["flaskllm_settings"]
+    overlay = Path(settings.catalogue_path) if settings.catalogue_path else None
+    with app.app_context():
+        return Seeder(Database(db.engine), variable=settings.variable, overlay=overlay)
+
+
+def database_is_current(app: Flask) -> bool:
+    """Whether the database is at the newest migration."""
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    with app.app_context():
+        script = ScriptDirectory.from_config(app.extensions["migrate"].migrate.get_config())
+        with db.engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_heads()
+    return set(found) == set(script.get_heads())
+
+
