@@ -9,12 +9,37 @@ from typing import Any
 from .core import Refusal, decoded, sniffed
 from .vendor import is_number, is_whole
 
-FIELDS = {"model", "messages", "max_tokens", "system", "metadata", "stop_sequences", "stream", "thinking", "tools",
-          "tool_choice", "service_tier", "container", "output_config", "cache_control", "inference_geo", "diagnostics",
-          "speed"}
+FIELDS = {
+    "model",
+    "messages",
+    "max_tokens",
+    "system",
+    "metadata",
+    "stop_sequences",
+    "stream",
+    "thinking",
+    "tools",
+    "tool_choice",
+    "service_tier",
+    "container",
+    "output_config",
+    "cache_control",
+    "inference_geo",
+    "diagnostics",
+    "speed",
+}
 SAMPLING = {"temperature", "top_p", "top_k"}
-COUNT_FIELDS = {"model", "messages", "system", "thinking", "tools", "tool_choice", "output_config", "cache_control",
-                "speed"}
+COUNT_FIELDS = {
+    "model",
+    "messages",
+    "system",
+    "thinking",
+    "tools",
+    "tool_choice",
+    "output_config",
+    "cache_control",
+    "speed",
+}
 SAMPLING_VERSION = "2023-06-01"
 VERSIONS = (SAMPLING_VERSION, "2026-10-21")
 BLOCKS = {
@@ -27,8 +52,18 @@ BLOCKS = {
     "redacted_thinking": ({"data"}, set()),
     "search_result": ({"content", "source", "title"}, {"cache_control", "citations"}),
 }
-TOOL_FIELDS = {"name", "input_schema", "description", "cache_control", "type", "strict", "input_examples",
-               "defer_loading", "allowed_callers", "eager_input_streaming"}
+TOOL_FIELDS = {
+    "name",
+    "input_schema",
+    "description",
+    "cache_control",
+    "type",
+    "strict",
+    "input_examples",
+    "defer_loading",
+    "allowed_callers",
+    "eager_input_streaming",
+}
 IMAGE_KINDS = ("image/jpeg", "image/png", "image/gif", "image/webp")
 NO_PREFILL = re.compile(r"claude-[a-z]+-(?:4-[6-9]|[5-9])(?:-|$)")
 MOST_TOKENS = (("claude-3-haiku", 4096), ("claude-3-5", 8192), ("claude-opus-4-1", 32_000), ("claude-", 128_000))
@@ -72,8 +107,10 @@ def _check_numbers(body: dict[str, Any]) -> None:
     if body["max_tokens"] < 1:
         raise refuse("max_tokens: Input should be greater than or equal to 1")
     if body["max_tokens"] > most:
-        raise refuse(f"max_tokens: {body['max_tokens']} > {most}, which is the maximum allowed number of output tokens "
-                     f"for {body['model']}")
+        raise refuse(
+            f"max_tokens: {body['max_tokens']} > {most}, which is the maximum allowed number of output tokens "
+            f"for {body['model']}"
+        )
     for name, high in (("temperature", 1), ("top_p", 1)):
         value = body.get(name)
         if value is not None and not (is_number(value) and 0 <= value <= high):
@@ -89,6 +126,7 @@ def _check_numbers(body: dict[str, Any]) -> None:
 
 
 # --- tools --------------------------------------------------------------------------------------------------------
+
 
 def check_tools(body: dict[str, Any]) -> None:
     tools = body.get("tools") or []
@@ -106,7 +144,9 @@ def _check_tool(tool: Any, at: str) -> None:
     if not isinstance(tool, dict) or "function" in tool:
         raise refuse(f"{at}custom.name: Field required")
     if tool.get("type", "custom") not in ("custom", None):
-        raise refuse(f"{at[:-1]}: Input tag '{tool['type']}' found using 'type' does not match any of the expected tags")
+        raise refuse(
+            f"{at[:-1]}: Input tag '{tool['type']}' found using 'type' does not match any of the expected tags"
+        )
     at += "custom."
     _only(tool, TOOL_FIELDS, at)
     for name in ("name", "input_schema"):
@@ -126,11 +166,18 @@ def _check_tool(tool: Any, at: str) -> None:
 def _check_choice(choice: Any, names: list[str]) -> None:
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind not in ("auto", "any", "tool", "none"):
-        raise refuse("tool_choice: Input should be a valid dictionary or object to extract fields from"
-                     if not isinstance(choice, dict) else f"tool_choice: Input tag '{kind}' found using 'type' does not "
-                     "match any of the expected tags: 'auto', 'any', 'tool', 'none'")
-    known = {"auto": {"type", "disable_parallel_tool_use"}, "any": {"type", "disable_parallel_tool_use"},
-             "tool": {"type", "disable_parallel_tool_use", "name"}, "none": {"type"}}
+        raise refuse(
+            "tool_choice: Input should be a valid dictionary or object to extract fields from"
+            if not isinstance(choice, dict)
+            else f"tool_choice: Input tag '{kind}' found using 'type' does not "
+            "match any of the expected tags: 'auto', 'any', 'tool', 'none'"
+        )
+    known = {
+        "auto": {"type", "disable_parallel_tool_use"},
+        "any": {"type", "disable_parallel_tool_use"},
+        "tool": {"type", "disable_parallel_tool_use", "name"},
+        "none": {"type"},
+    }
     _only(choice, known[kind], f"tool_choice.{kind}.")
     if not names and kind != "none":
         raise refuse("tool_choice: tool_choice may only be specified while providing tools")
@@ -141,6 +188,7 @@ def _check_choice(choice: Any, names: list[str]) -> None:
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
+
 
 def blocks_of(content: Any) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -155,18 +203,21 @@ def check_messages(messages: Any, model: str) -> None:
         _check_message(message, f"messages.{index}", last=index == len(messages) - 1)
     if messages[0]["role"] != "user":
         raise refuse('messages: first message must use the "user" role')
-    if messages[-1]["role"] == "assistant" and NO_PREFILL.match(model):
-        raise refuse("This model does not support assistant message prefill. The conversation must end with a user "
-                     "message.")
     _check_tool_turns(merged(messages))
+    if messages[-1]["role"] == "assistant" and NO_PREFILL.match(model):
+        raise refuse(
+            "This model does not support assistant message prefill. The conversation must end with a user message."
+        )
 
 
 def _check_message(message: Any, at: str, *, last: bool) -> None:
     if not isinstance(message, dict):
         raise refuse(f"{at}: Input should be a valid dictionary")
     if message.get("role") == "system":
-        raise refuse('messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, not '
-                     '"system" as an input message role.')
+        raise refuse(
+            'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, not '
+            '"system" as an input message role.'
+        )
     if message.get("role") not in ("user", "assistant"):
         raise refuse(f"{at}.role: Input should be 'user' or 'assistant'")
     _only(message, {"role", "content"}, f"{at}.")
@@ -186,8 +237,10 @@ def _check_message(message: Any, at: str, *, last: bool) -> None:
 def check_block(block: Any, at: str, role: str) -> None:
     kind = block.get("type") if isinstance(block, dict) else None
     if kind not in BLOCKS:
-        raise refuse(f"{at}: Input tag '{kind}' found using 'type' does not match any of the expected tags: "
-                     + ", ".join(f"'{name}'" for name in BLOCKS))
+        raise refuse(
+            f"{at}: Input tag '{kind}' found using 'type' does not match any of the expected tags: "
+            + ", ".join(f"'{name}'" for name in BLOCKS)
+        )
     needed, allowed = BLOCKS[kind]
     for name in sorted(needed - set(block)):
         raise refuse(f"{at}.{kind}.{name}: Field required")
@@ -196,8 +249,14 @@ def check_block(block: Any, at: str, role: str) -> None:
         raise refuse(f"{at}: `{kind}` blocks can only be in `assistant` messages")
     if role == "assistant" and kind in ("tool_result", "image", "document"):
         raise refuse(f"{at}: `{kind}` blocks can only be in `user` messages")
-    checks = {"text": _check_text, "image": _check_image, "document": _check_document, "tool_use": _check_tool_use,
-              "tool_result": _check_tool_result, "thinking": _check_signature}
+    checks = {
+        "text": _check_text,
+        "image": _check_image,
+        "document": _check_document,
+        "tool_use": _check_tool_use,
+        "tool_result": _check_tool_result,
+        "thinking": _check_signature,
+    }
     if kind in checks:
         checks[kind](block, at)
 
@@ -222,12 +281,18 @@ def _check_source(block: dict[str, Any], at: str, kinds: tuple[str, ...]) -> Non
     if kind == "text" and block["type"] == "document":
         return
     if kind != "base64":
-        raise refuse(f"{at}.source: Input tag '{kind}' found using 'type' does not match any of the expected tags: "
-                     "'base64', 'url', 'file'")
+        raise refuse(
+            f"{at}.source: Input tag '{kind}' found using 'type' does not match any of the expected tags: "
+            "'base64', 'url', 'file'"
+        )
     _only(source, {"type", "media_type", "data"}, f"{at}.source.base64.")
     if source.get("media_type") not in kinds:
-        raise refuse(f"{at}.source.base64.media_type: Input should be "
-                     + ", ".join(f"'{one}'" for one in kinds[:-1]) + (" or " if kinds[1:] else "") + f"'{kinds[-1]}'")
+        raise refuse(
+            f"{at}.source.base64.media_type: Input should be "
+            + ", ".join(f"'{one}'" for one in kinds[:-1])
+            + (" or " if kinds[1:] else "")
+            + f"'{kinds[-1]}'"
+        )
     if decoded(source.get("data")) is None:
         raise refuse(f"{at}.source.base64: invalid base64 data")
 
@@ -241,8 +306,10 @@ def _check_image(block: dict[str, Any], at: str) -> None:
         if found is None:
             raise refuse(f"{at}.source.base64.data: Could not process image")
         if found != source["media_type"]:
-            raise refuse(f"{at}.source.base64.data: The image was specified using the {source['media_type']} media "
-                         f"type, but the image appears to be a {found} image")
+            raise refuse(
+                f"{at}.source.base64.data: The image was specified using the {source['media_type']} media "
+                f"type, but the image appears to be a {found} image"
+            )
 
 
 def _check_document(block: dict[str, Any], at: str) -> None:
@@ -304,20 +371,27 @@ def _check_results(waiting: list[str], asked_at: int, index: int, blocks: list[d
     answered = [block["tool_use_id"] for block in blocks[:leading]]
     unanswered = [name for name in waiting if name not in answered]
     if unanswered:
-        raise refuse(f"messages.{asked_at}: `tool_use` ids were found without `tool_result` blocks immediately after: "
-                     f"{', '.join(unanswered)}. Each `tool_use` block must have a corresponding `tool_result` block in "
-                     "the next message.")
+        raise refuse(
+            f"messages.{asked_at}: `tool_use` ids were found without `tool_result` blocks immediately after: "
+            f"{', '.join(unanswered)}. Each `tool_use` block must have a corresponding `tool_result` block in "
+            "the next message."
+        )
     for position, block in enumerate(blocks):
         if block["type"] == "tool_result" and block["tool_use_id"] not in waiting:
-            raise refuse(f"messages.{index}.content.{position}: unexpected `tool_use_id` found in `tool_result` blocks: "
-                         f"{block['tool_use_id']}. Each `tool_result` block must have a corresponding `tool_use` block "
-                         "in the previous message.")
+            raise refuse(
+                f"messages.{index}.content.{position}: unexpected `tool_use_id` found in `tool_result` blocks: "
+                f"{block['tool_use_id']}. Each `tool_result` block must have a corresponding `tool_use` block "
+                "in the previous message."
+            )
     if len(set(answered)) != len(answered) or len(answered) != len([1 for b in blocks if b["type"] == "tool_result"]):
-        raise refuse(f"messages.{index}.content: each tool_use must have a single result, before any other content. "
-                     "Found multiple `tool_result` blocks with one id or after other blocks")
+        raise refuse(
+            f"messages.{index}.content: each tool_use must have a single result, before any other content. "
+            "Found multiple `tool_result` blocks with one id or after other blocks"
+        )
 
 
 # --- system, thinking, output -------------------------------------------------------------------------------------
+
 
 def _check_system(system: Any) -> None:
     if system is None or isinstance(system, str):
@@ -337,12 +411,17 @@ def _check_thinking(body: dict[str, Any]) -> None:
     if thinking is None or thinking.get("type") in ("disabled", "adaptive", "between_tools"):
         return
     if thinking.get("type") != "enabled":
-        raise refuse(f"thinking: Input tag '{thinking.get('type')}' found using 'type' does not match any of the "
-                     "expected tags: 'adaptive', 'between_tools', 'disabled', 'enabled'")
+        raise refuse(
+            f"thinking: Input tag '{thinking.get('type')}' found using 'type' does not match any of the "
+            "expected tags: 'adaptive', 'between_tools', 'disabled', 'enabled'"
+        )
     budget = thinking.get("budget_tokens")
     if not is_whole(budget):
-        raise refuse("thinking.enabled.budget_tokens: Field required" if budget is None else
-                     "thinking.enabled.budget_tokens: Input should be a valid integer")
+        raise refuse(
+            "thinking.enabled.budget_tokens: Field required"
+            if budget is None
+            else "thinking.enabled.budget_tokens: Input should be a valid integer"
+        )
     if budget < 1024:
         raise refuse("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
     if budget >= body.get("max_tokens", budget + 1):
@@ -359,9 +438,11 @@ def _check_thinking_comes_first(messages: list[dict[str, Any]]) -> None:
     if last and any(block["type"] == "tool_use" for block in last[2]):
         first = last[2][0]["type"]
         if first not in ("thinking", "redacted_thinking"):
-            raise refuse(f"messages.{last[0]}.content.0.type: Expected `thinking` or `redacted_thinking`, but found "
-                         f"`{first}`. When `thinking` is enabled, a final `assistant` message must start with a "
-                         "thinking block.")
+            raise refuse(
+                f"messages.{last[0]}.content.0.type: Expected `thinking` or `redacted_thinking`, but found "
+                f"`{first}`. When `thinking` is enabled, a final `assistant` message must start with a "
+                "thinking block."
+            )
 
 
 def _check_output(config: Any) -> None:
@@ -375,8 +456,11 @@ def _check_output(config: Any) -> None:
         return
     _only(wanted, {"type", "schema"}, "output_config.format.")
     if wanted.get("type") != "json_schema" or not isinstance(wanted.get("schema"), dict):
-        raise refuse("output_config.format.type: Input should be 'json_schema'" if wanted.get("type") != "json_schema"
-                     else "output_config.format.schema: Field required")
+        raise refuse(
+            "output_config.format.type: Input should be 'json_schema'"
+            if wanted.get("type") != "json_schema"
+            else "output_config.format.schema: Field required"
+        )
     check_schema(wanted["schema"])
 
 
@@ -386,15 +470,23 @@ def check_schema(schema: Any) -> None:
         return
     kind = schema.get("type")
     if kind == "object" and schema.get("additionalProperties") is not False:
-        raise refuse("output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to "
-                     "false")
-    bounds = {"integer": {"minimum", "maximum", "multipleOf", "exclusiveMinimum", "exclusiveMaximum"},
-              "string": {"minLength", "maxLength"}, "array": {"maxItems", "uniqueItems"},
-              "object": {"minProperties", "maxProperties"}}
+        raise refuse(
+            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false"
+        )
+    bounds = {
+        "integer": {"minimum", "maximum", "multipleOf", "exclusiveMinimum", "exclusiveMaximum"},
+        "string": {"minLength", "maxLength"},
+        "array": {"maxItems", "uniqueItems"},
+        "object": {"minProperties", "maxProperties"},
+    }
     used = sorted(bounds.get("integer" if kind == "number" else str(kind), set()) & set(schema))
     if used:
         raise refuse(f"output_config.format.schema: For '{kind}' type, properties {', '.join(used)} are not supported")
-    inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", []),
-             schema.get("items")]
+    inner = [
+        *schema.get("properties", {}).values(),
+        *schema.get("$defs", {}).values(),
+        *schema.get("anyOf", []),
+        schema.get("items"),
+    ]
     for part in inner:
         check_schema(part)

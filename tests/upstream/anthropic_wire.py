@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from . import anthropic_rules as rules
-from .core import IMAGE_TOKENS, Answer, Ask, Frame, Refusal, Usage, count_words, decoded, quarters, split_words
+from .core import IMAGE_TOKENS, Answer, Ask, Frame, Refusal, Usage, count_words, decoded, fragments, split_words
 from .transport import Request
 from .vendor import UNKNOWN_MODEL, Wire, bearer
 
@@ -17,7 +17,7 @@ CREATED = "2026-01-01T00:00:00Z"
 class AnthropicWire(Wire):
     """Strict Anthropic; a key counts in `x-api-key` and as a bearer token."""
 
-    statuses = {
+    statuses: ClassVar = {
         400: ("invalid request", "invalid_request_error", None),
         401: ("invalid x-api-key", "authentication_error", None),
         402: ("Your credit balance is too low to access the Anthropic API.", "billing_error", None),
@@ -62,9 +62,15 @@ class AnthropicWire(Wire):
         if UNKNOWN_MODEL in body["model"]:
             raise Refusal(404, f"model: {body['model']}", kind="not_found_error")
         choice = body.get("tool_choice") or {"type": "auto"}
-        ask = Ask(self.vendor, "count_tokens" if counting else "chat", body["model"], stream=bool(body.get("stream")),
-                  limit=body.get("max_tokens"), stops=body.get("stop_sequences") or [],
-                  parallel=not choice.get("disable_parallel_tool_use"))
+        ask = Ask(
+            self.vendor,
+            "count_tokens" if counting else "chat",
+            body["model"],
+            stream=bool(body.get("stream")),
+            limit=body.get("max_tokens"),
+            stops=body.get("stop_sequences") or [],
+            parallel=not choice.get("disable_parallel_tool_use"),
+        )
         ask.tools = {tool["name"]: tool["input_schema"] for tool in body.get("tools") or []}
         ask.force = f"={choice['name']}" if choice["type"] == "tool" else choice["type"]
         ask.schema = ((body.get("output_config") or {}).get("format") or {}).get("schema")
@@ -76,8 +82,11 @@ class AnthropicWire(Wire):
     # --- writing --------------------------------------------------------------------------------------------------
 
     def error(self, refusal: Refusal) -> dict[str, Any]:
-        return {"type": "error", "error": {"type": refusal.kind or "api_error", "message": refusal.message},
-                "request_id": "req_sim"}
+        return {
+            "type": "error",
+            "error": {"type": refusal.kind or "api_error", "message": refusal.message},
+            "request_id": "req_sim",
+        }
 
     def error_frame(self, refusal: Refusal) -> Frame:
         return Frame({"type": "error", "error": {"type": refusal.kind, "message": refusal.message}}, "error")
@@ -89,30 +98,54 @@ class AnthropicWire(Wire):
         return rules.refuse("Output blocked by content filtering policy")
 
     def out_of_quota(self) -> Refusal:
-        return rules.refuse("Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing "
-                            "to upgrade or purchase credits.")
+        return rules.refuse(
+            "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing "
+            "to upgrade or purchase credits."
+        )
 
     def plain(self, ask: Ask, answer: Answer) -> Any:
         if ask.route == "models":
             names = ("claude-sonnet-5", "claude-haiku-4-5", "claude-opus-5")
-            return {"data": [{"type": "model", "id": name, "display_name": name, "created_at": CREATED,
-                              "lifecycle": "active"} for name in names],
-                    "has_more": False, "first_id": names[0], "last_id": names[-1]}
+            return {
+                "data": [
+                    {"type": "model", "id": name, "display_name": name, "created_at": CREATED, "lifecycle": "active"}
+                    for name in names
+                ],
+                "has_more": False,
+                "first_id": names[0],
+                "last_id": names[-1],
+            }
         if ask.route == "count_tokens":
             return {"input_tokens": answer.usage.input}
-        return {**self.message(answer), "content": blocks(answer), "stop_reason": _stop(answer),
-                "stop_sequence": answer.stop_sequence, "usage": self.usage(answer.usage)}
+        return {
+            **self.message(answer),
+            "content": blocks(answer),
+            "stop_reason": _stop(answer),
+            "stop_sequence": answer.stop_sequence,
+            "usage": self.usage(answer.usage),
+        }
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        return {"id": f"msg_{answer.number:024d}", "type": "message", "role": "assistant", "model": answer.model,
-                "content": [], "stop_reason": None, "stop_sequence": None}
+        return {
+            "id": f"msg_{answer.number:024d}",
+            "type": "message",
+            "role": "assistant",
+            "model": answer.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """Cached tokens come on top of input_tokens here; thinking is part of output_tokens."""
-        return {"input_tokens": usage.input, "cache_creation_input_tokens": usage.cache_write,
-                "cache_read_input_tokens": usage.cached,
-                "cache_creation": {"ephemeral_5m_input_tokens": usage.cache_write, "ephemeral_1h_input_tokens": 0},
-                "output_tokens": usage.output + usage.reasoning, "service_tier": "standard"}
+        return {
+            "input_tokens": usage.input,
+            "cache_creation_input_tokens": usage.cache_write,
+            "cache_read_input_tokens": usage.cached,
+            "cache_creation": {"ephemeral_5m_input_tokens": usage.cache_write, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": usage.output + usage.reasoning,
+            "service_tier": "standard",
+        }
 
     def frames(self, ask: Ask, answer: Answer) -> list[Frame]:
         start = {**self.message(answer), "usage": {**self.usage(answer.usage), "output_tokens": 1}}
@@ -122,8 +155,16 @@ class AnthropicWire(Wire):
             if index == 0:
                 made.insert(2, Frame({"type": "ping"}, "ping"))
         usage = {name: count for name, count in self.usage(answer.usage).items() if name.endswith("_tokens")}
-        made.append(Frame({"type": "message_delta", "usage": usage, "delta": {
-            "stop_reason": _stop(answer), "stop_sequence": answer.stop_sequence}}, "message_delta"))
+        made.append(
+            Frame(
+                {
+                    "type": "message_delta",
+                    "usage": usage,
+                    "delta": {"stop_reason": _stop(answer), "stop_sequence": answer.stop_sequence},
+                },
+                "message_delta",
+            )
+        )
         return [*made, Frame({"type": "message_stop"}, "message_stop")]
 
 
@@ -138,29 +179,49 @@ def blocks(answer: Answer) -> list[dict[str, Any]]:
         made.append({"type": "thinking", "thinking": answer.thinking, "signature": rules.signature_of(answer.thinking)})
     if answer.text:
         made.append({"type": "text", "text": answer.text, "citations": None})
-    made += [{"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": call.arguments}
-             for call in answer.calls]
+    made += [
+        {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": call.arguments}
+        for call in answer.calls
+    ]
     return made
 
 
 def _block_frames(index: int, block: dict[str, Any], answer: Answer) -> list[Frame]:
-    kind = block["type"]
-    if kind == "text":
-        deltas = [({"type": "text_delta", "text": word}, 1) for word in split_words(block["text"])]
-        opening = {"type": "text", "text": ""}
-    elif kind == "thinking":
-        deltas = [({"type": "thinking_delta", "thinking": word}, 1) for word in split_words(block["thinking"])]
-        deltas.append(({"type": "signature_delta", "signature": block["signature"]}, 0))
-        opening = {"type": "thinking", "thinking": "", "signature": ""}
-    else:
-        sent = next((call.text() for call in answer.calls if block["id"].endswith(call.id)), json.dumps(block["input"]))
-        deltas = [({"type": "input_json_delta", "partial_json": part}, count_words(part))
-                  for part in ["", *quarters(sent)]]
-        opening = {**block, "input": {}}
-    return [Frame({"type": "content_block_start", "index": index, "content_block": opening}, "content_block_start"),
-            *(Frame({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta", tokens)
-              for delta, tokens in deltas),
-            Frame({"type": "content_block_stop", "index": index}, "content_block_stop")]
+    opening, deltas = _OPENERS[block["type"]](block, answer)
+    start = {"type": "content_block_start", "index": index, "content_block": opening}
+    stop = {"type": "content_block_stop", "index": index}
+    middle = [
+        Frame({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta", tokens)
+        for delta, tokens in deltas
+    ]
+    return [Frame(start, "content_block_start"), *middle, Frame(stop, "content_block_stop")]
+
+
+Opened = tuple[dict[str, Any], list[tuple[dict[str, str], int]]]
+"""A block as it is announced, and its deltas with the tokens each delivers."""
+
+
+def _open_text(block: dict[str, Any], answer: Answer) -> Opened:
+    return {"type": "text", "text": ""}, [
+        ({"type": "text_delta", "text": word}, 1) for word in split_words(block["text"])
+    ]
+
+
+def _open_thinking(block: dict[str, Any], answer: Answer) -> Opened:
+    words = [({"type": "thinking_delta", "thinking": word}, 0) for word in split_words(block["thinking"])]
+    signed = ({"type": "signature_delta", "signature": block["signature"]}, 0)
+    return {"type": "thinking", "thinking": "", "signature": ""}, [*words, signed]
+
+
+def _open_tool_use(block: dict[str, Any], answer: Answer) -> Opened:
+    sent = next(call.text() for call in answer.calls if block["id"].endswith(call.id))
+    parts = [
+        ({"type": "input_json_delta", "partial_json": part}, tokens) for part, tokens in [("", 0), *fragments(sent)]
+    ]
+    return {**block, "input": {}}, parts
+
+
+_OPENERS = {"text": _open_text, "thinking": _open_thinking, "tool_use": _open_tool_use}
 
 
 def _read_turns(ask: Ask, messages: list[dict[str, Any]]) -> None:

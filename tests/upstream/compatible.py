@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from . import openai_rules as rules
 from .core import Answer, Ask, Frame, Refusal, Usage
@@ -20,15 +20,34 @@ STREAM_OPTIONS_SINCE = "2024-09-01"
 class AzureWire(OpenAIWire):
     """Deployments in the path with an api-version, or the newer /openai/v1 without; key in `api-key`."""
 
-    statuses = {**OpenAIWire.statuses,
-                401: ("Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid "
-                      "key for an active subscription and use a correct regional API endpoint for your resource.",
-                      None, "401"),
-                404: ("The API deployment for this resource does not exist. If you created the deployment within the "
-                      "last 5 minutes, please wait a moment and try again.", None, "DeploymentNotFound"),
-                429: ("Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded call rate "
-                      "limit of your current OpenAI pricing tier. Please retry after 1 seconds.", None, "429"),
-                500: ("The server had an error processing your request.", "server_error", "500")}
+    statuses: ClassVar = {
+        **OpenAIWire.statuses,
+        401: (
+            (
+                "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid "
+                "key for an active subscription and use a correct regional API endpoint for your resource."
+            ),
+            None,
+            "401",
+        ),
+        404: (
+            (
+                "The API deployment for this resource does not exist. If you created the deployment within the "
+                "last 5 minutes, please wait a moment and try again."
+            ),
+            None,
+            "DeploymentNotFound",
+        ),
+        429: (
+            (
+                "Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded call rate "
+                "limit of your current OpenAI pricing tier. Please retry after 1 seconds."
+            ),
+            None,
+            "429",
+        ),
+        500: ("The server had an error processing your request.", "server_error", "500"),
+    }
 
     def key(self, request: Request) -> str | None:
         return request.headers.get("api-key") or bearer(request)
@@ -62,28 +81,49 @@ class AzureWire(OpenAIWire):
             return {"error": {"code": refusal.code or str(refusal.status), "message": refusal.message}}
         data = super().error(refusal)
         if refusal.code == "content_filter":
-            data["error"].update(status=400, innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_result":
-                                 {**SAFE, "jailbreak": {"filtered": False, "detected": False},
-                                  "violence": {"filtered": True, "severity": "medium"}}})
+            data["error"].update(
+                status=400,
+                innererror={
+                    "code": "ResponsibleAIPolicyViolation",
+                    "content_filter_result": {
+                        **SAFE,
+                        "jailbreak": {"filtered": False, "detected": False},
+                        "violence": {"filtered": True, "severity": "medium"},
+                    },
+                },
+            )
         return data
 
     def headers(self, number: int) -> dict[str, str]:
         return {"apim-request-id": f"{number:08d}-0000-4000-8000-000000000000", "x-ms-region": "Sim Central"}
 
     def prompt_blocked(self, ask: Ask) -> Refusal | dict[str, Any]:
-        return Refusal(400, "The response was filtered due to the prompt triggering Azure OpenAI's content management "
-                            "policy. Please modify your prompt and retry.", param="prompt", code="content_filter")
+        return Refusal(
+            400,
+            "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+            "policy. Please modify your prompt and retry.",
+            param="prompt",
+            code="content_filter",
+        )
 
     def choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         return {**choice, "content_filter_results": SAFE if "message" in choice else {}}
 
     def completion(self, ask: Ask, answer: Answer) -> Any:
-        return {**super().completion(ask, answer),
-                "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": SAFE}]}
+        return {
+            **super().completion(ask, answer),
+            "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": SAFE}],
+        }
 
     def frames(self, ask: Ask, answer: Answer) -> list[Frame]:
-        start = {"choices": [], "created": 0, "id": "", "model": "", "object": "",
-                 "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": SAFE}]}
+        start = {
+            "choices": [],
+            "created": 0,
+            "id": "",
+            "model": "",
+            "object": "",
+            "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": SAFE}],
+        }
         return [Frame(start), *super().frames(ask, answer)]
 
 
@@ -107,19 +147,37 @@ class _Rewritten(Request):
 class GrokWire(OpenAIWire):
     """xAI: errors are strings beside a code, a wrong key is a 400, some models take no penalties, stop or bias."""
 
-    statuses = {400: ("Invalid request content.", None, "Client specified an invalid argument"),
-                401: ("No or an invalid authorization header was provided.", None,
-                      "Unauthenticated: no or invalid credentials"),
-                403: ("Your team has no access to this model.", None,
-                      "The caller does not have permission to execute the specified operation"),
-                404: ("The model gone does not exist or your team does not have access to it.", None,
-                      "Some requested entity was not found"),
-                429: ("Too many requests for team. Please retry later.", None, "Some resource has been exhausted"),
-                500: ("Service temporarily unavailable.", None, "Internal error"),
-                503: ("Service temporarily unavailable. The model is at capacity.", None,
-                      "The service is currently unavailable")}
-    refused = {"presence_penalty": "presencePenalty", "frequency_penalty": "frequencyPenalty", "stop": "stop",
-               "logit_bias": "logitBias"}
+    statuses: ClassVar = {
+        400: ("Invalid request content.", None, "Client specified an invalid argument"),
+        401: (
+            "No or an invalid authorization header was provided.",
+            None,
+            "Unauthenticated: no or invalid credentials",
+        ),
+        403: (
+            "Your team has no access to this model.",
+            None,
+            "The caller does not have permission to execute the specified operation",
+        ),
+        404: (
+            "The model gone does not exist or your team does not have access to it.",
+            None,
+            "Some requested entity was not found",
+        ),
+        429: ("Too many requests for team. Please retry later.", None, "Some resource has been exhausted"),
+        500: ("Service temporarily unavailable.", None, "Internal error"),
+        503: (
+            "Service temporarily unavailable. The model is at capacity.",
+            None,
+            "The service is currently unavailable",
+        ),
+    }
+    refused: ClassVar = {
+        "presence_penalty": "presencePenalty",
+        "frequency_penalty": "frequencyPenalty",
+        "stop": "stop",
+        "logit_bias": "logitBias",
+    }
 
     def authorise(self, request: Request) -> None:
         if bearer(request) is None:
@@ -127,12 +185,18 @@ class GrokWire(OpenAIWire):
         super().authorise(request)
 
     def wrong_key(self, key: str) -> Refusal:
-        return Refusal(400, f"Incorrect API key provided: {key[:2]}***{key[-2:]}. You can obtain an API key from "
-                            "https://console.x.ai.", code="Client specified an invalid argument")
+        return Refusal(
+            400,
+            f"Incorrect API key provided: {key[:2]}***{key[-2:]}. You can obtain an API key from https://console.x.ai.",
+            code="Client specified an invalid argument",
+        )
 
     def out_of_quota(self) -> Refusal:
-        return Refusal(429, "Your team has either used all available credits or reached its monthly spending limit.",
-                       code="Some resource has been exhausted")
+        return Refusal(
+            429,
+            "Your team has either used all available credits or reached its monthly spending limit.",
+            code="Some resource has been exhausted",
+        )
 
     def error(self, refusal: Refusal) -> dict[str, Any]:
         return {"code": refusal.code or "Client specified an invalid argument", "error": refusal.message}
@@ -163,7 +227,7 @@ class GrokWire(OpenAIWire):
 class LooseWire(OpenAIWire):
     """llama.cpp and its like: unknown fields are ignored, max_completion_tokens too, the key is optional."""
 
-    known = rules.CHAT_FIELDS - {"max_completion_tokens", "reasoning_effort", "metadata", "store"}
+    known: ClassVar = rules.CHAT_FIELDS - {"max_completion_tokens", "reasoning_effort", "metadata", "store"}
 
     def authorise(self, request: Request) -> None:
         """Anybody may come in."""
@@ -177,15 +241,22 @@ class LooseWire(OpenAIWire):
         return body.get("max_tokens")
 
     def error(self, refusal: Refusal) -> dict[str, Any]:
-        return {"error": {"code": refusal.status, "message": refusal.message,
-                          "type": refusal.kind or "invalid_request_error"}}
+        return {
+            "error": {
+                "code": refusal.status,
+                "message": refusal.message,
+                "type": refusal.kind or "invalid_request_error",
+            }
+        }
 
 
 class Interstitial(Exception):
     """ngrok shows its page instead of the service behind it."""
 
-    page = (b"<!DOCTYPE html><html><head><title>ngrok</title></head><body>You are about to visit this site, served for "
-            b"free through ngrok.com. ERR_NGROK_6024</body></html>")
+    page = (
+        b"<!DOCTYPE html><html><head><title>ngrok</title></head><body>You are about to visit this site, served for "
+        b"free through ngrok.com. ERR_NGROK_6024</body></html>"
+    )
 
 
 class NgrokWire(LooseWire):

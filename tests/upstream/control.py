@@ -51,4 +51,3 @@ _WRITES: dict[str, Callable[[Upstream, dict[str, Any]], Any]] = {
     "/accept_key": lambda up, body: up.accept_key(body["vendor"], body["key"]),
     "/revoke_key": lambda up, body: up.revoke_key(body["key"]),
 }
-

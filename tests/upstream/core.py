@@ -1,7 +1,7 @@
 """What every vendor's wire shares: what was asked, what is answered, what it costs.
 
 A wire reads its vendor's body into an `Ask`; `compose` turns that into an `Answer` by fixed rules, so a test knows the
-answer beforehand; the wire writes the `Answer` back in its own words. A body the real service would refuse ends in `Refusal`.
+answer beforehand; the wire writes it back in its own words. What the real service would refuse is a `Refusal`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,16 @@ SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "
 class Refusal(Exception):
     """The real service would refuse this; the wire writes it in its vendor's error shape."""
 
-    def __init__(self, status: int, message: str, *, kind: str | None = None, param: str | None = None,
-                 code: str | None = None, details: list[dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        details: list[dict[str, Any]] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
@@ -117,10 +125,13 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"\S+\s*|^\s+", text)
 
 
-def quarters(text: str) -> list[str]:
-    """A text in up to four fragments, as tool arguments travel."""
+def fragments(text: str) -> list[tuple[str, int]]:
+    """A text in up to four pieces, as tool arguments travel, each with the words that end or begin in it."""
     size = max(1, -(-len(text) // 4))
-    return [text[start:start + size] for start in range(0, len(text), size)]
+    starts = range(0, len(text), size)
+    return [
+        (text[start : start + size], count_words(text[: start + size]) - count_words(text[:start])) for start in starts
+    ]
 
 
 def compose(ask: Ask, number: int) -> Answer:
@@ -128,8 +139,10 @@ def compose(ask: Ask, number: int) -> Answer:
     answer = Answer(number=number, model=ask.model)
     names = _called_tools(ask)
     if names:
-        answer.calls = [ToolCall(f"{number:06d}{index}", name, as_object(instance(ask.tools[name])))
-                        for index, name in enumerate(names)]
+        answer.calls = [
+            ToolCall(f"{number:06d}{index}", name, as_object(instance(ask.tools[name])))
+            for index, name in enumerate(names)
+        ]
         answer.finish = "tool"
     elif ask.results:
         answer.text = "results: " + "; ".join(ask.results)
@@ -141,6 +154,7 @@ def compose(ask: Ask, number: int) -> Answer:
     answer.usage = Usage(input=max(1, ask.input_tokens), output=output_tokens(answer) if ask.route == "chat" else 0)
     if ask.thinks:
         answer.thinking, answer.usage.reasoning = "let me think", 3
+    answer.usage.output *= ask.count  # n answers cost one prompt and n completions
     return answer
 
 
@@ -160,7 +174,7 @@ def cut(ask: Ask, answer: Answer) -> None:
         answer.text, answer.finish, answer.stop_sequence = answer.text[:position], "stop_sequence", stop
     words = split_words(answer.text)
     if ask.limit is not None and len(words) > ask.limit:
-        answer.text, answer.finish, answer.stop_sequence = "".join(words[:ask.limit]).rstrip(), "length", None
+        answer.text, answer.finish, answer.stop_sequence = "".join(words[: ask.limit]).rstrip(), "length", None
 
 
 def _called_tools(ask: Ask) -> list[str]:
@@ -178,9 +192,18 @@ def _called_tools(ask: Ask) -> list[str]:
 
 # --- JSON schema --------------------------------------------------------------------------------------------------
 
-_FORMATS = {"date": "2026-01-02", "date-time": "2026-01-02T03:04:05Z", "time": "03:04:05Z", "duration": "P1D",
-            "email": "a@example.com", "uri": "https://example.com/", "uuid": "00000000-0000-4000-8000-000000000000",
-            "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "hostname": "example.com"}
+_FORMATS = {
+    "date": "2026-01-02",
+    "date-time": "2026-01-02T03:04:05Z",
+    "time": "03:04:05Z",
+    "duration": "P1D",
+    "email": "a@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "hostname": "example.com",
+}
 
 
 def instance(schema: Any, root: Any = None) -> Any:
@@ -216,7 +239,7 @@ def _typed(schema: dict[str, Any], root: Any) -> Any:
     if kind in ("boolean", "null"):
         return True if kind == "boolean" else None
     text = _FORMATS.get(schema.get("format", ""), "sample").ljust(int(schema.get("minLength", 0)), "x")
-    return text[:int(schema["maxLength"])] if "maxLength" in schema else text
+    return text[: int(schema["maxLength"])] if "maxLength" in schema else text
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> float:
@@ -229,10 +252,14 @@ def _number(schema: dict[str, Any], *, whole: bool) -> float:
 
 def _merged(parts: list[Any], root: Any) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for part in parts:
-        part = _follow(part["$ref"], root) if "$ref" in part else part
-        merged = {**merged, **part, "properties": {**merged.get("properties", {}), **part.get("properties", {})},
-                  "required": [*merged.get("required", []), *part.get("required", [])]}
+    for given in parts:
+        part = _follow(given["$ref"], root) if "$ref" in given else given
+        merged = {
+            **merged,
+            **part,
+            "properties": {**merged.get("properties", {}), **part.get("properties", {})},
+            "required": [*merged.get("required", []), *part.get("required", [])],
+        }
     return merged
 
 
@@ -243,6 +270,7 @@ def _follow(reference: str, root: Any) -> Any:
 
 
 # --- images and vectors -------------------------------------------------------------------------------------------
+
 
 def decoded(data: Any) -> bytes | None:
     """The bytes behind strict base64, None when it is none."""

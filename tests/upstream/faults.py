@@ -42,7 +42,7 @@ class Behaviour:
 
     steps: tuple[tuple[str, dict[str, Any]], ...] = field(default=())
 
-    def __add__(self, other: "Behaviour | str") -> "Behaviour":
+    def __add__(self, other: Behaviour | str) -> Behaviour:
         return Behaviour(self.steps + behaviour(other).steps)
 
     def change_answer(self, answer: Answer, call: Call) -> None:
@@ -59,12 +59,13 @@ class Behaviour:
         return [[name, {key: _packed(value) for key, value in arguments.items()}] for name, arguments in self.steps]
 
     @classmethod
-    def from_json(cls, steps: list[Any]) -> "Behaviour":
-        return cls(tuple((name, {key: _unpacked(value) for key, value in arguments.items()})
-                         for name, arguments in steps))
+    def from_json(cls, steps: list[Any]) -> Behaviour:
+        return cls(
+            tuple((name, {key: _unpacked(value) for key, value in arguments.items()}) for name, arguments in steps)
+        )
 
 
-def behaviour(what: "Behaviour | str") -> Behaviour:
+def behaviour(what: Behaviour | str) -> Behaviour:
     """A behaviour as it is, or by name: a step that needs no arguments, or an `upstream` text of the attack corpus."""
     if isinstance(what, Behaviour):
         return what
@@ -112,21 +113,28 @@ def _on_reply(step: Callable[Concatenate[Reply, Call, P], None]) -> Callable[P, 
 
 # --- what is said -------------------------------------------------------------------------------------------------
 
+
 @_on_answer
 def text(answer: Answer, call: Call, words: str) -> None:
     """Answer with this text."""
     answer.text, answer.calls, answer.finish = words, [], "stop"
-    answer.usage.output = output_tokens(answer)
+    answer.usage.output = output_tokens(answer) * call.ask.count
 
 
 @_on_answer
 def tool_calls(answer: Answer, call: Call, calls: list[Any]) -> None:
     """Call tools: each is [name, arguments]; arguments as a string go out as they are, where the wire has strings."""
     answer.text, answer.finish = "", "tool"
-    answer.calls = [ToolCall(f"{answer.number:06d}{index}", name, given if isinstance(given, dict) else {},
-                             given if isinstance(given, str) else None)
-                    for index, (name, given) in enumerate(calls)]
-    answer.usage.output = output_tokens(answer)
+    answer.calls = [
+        ToolCall(
+            f"{answer.number:06d}{index}",
+            name,
+            given if isinstance(given, dict) else {},
+            given if isinstance(given, str) else None,
+        )
+        for index, (name, given) in enumerate(calls)
+    ]
+    answer.usage.output = output_tokens(answer) * call.ask.count
 
 
 @_on_answer
@@ -143,8 +151,16 @@ def finish(answer: Answer, call: Call, reason: str) -> None:
 
 
 @_on_answer
-def usage(answer: Answer, call: Call, input: int | None = None, output: int | None = None, cached: int | None = None,
-          cache_write: int | None = None, reasoning: int | None = None) -> None:
+def usage(
+    answer: Answer,
+    call: Call,
+    *,
+    input: int | None = None,
+    output: int | None = None,
+    cached: int | None = None,
+    cache_write: int | None = None,
+    reasoning: int | None = None,
+) -> None:
     """Report these tokens, in buckets that do not overlap; what is left out stays as counted."""
     given = {"input": input, "output": output, "cached": cached, "cache_write": cache_write, "reasoning": reasoning}
     for bucket, tokens in given.items():
@@ -160,10 +176,18 @@ def model_name(answer: Answer, call: Call, name: str = "another-model-2026") -> 
 
 # --- status and errors --------------------------------------------------------------------------------------------
 
+
 @_on_reply
-def status(reply: Reply, call: Call, code: int, retry_after: float | str | None = None, message: str | None = None,
-           headers: dict[str, str] | None = None) -> None:
-    """The vendor's own error for this status. retry_after: seconds, `date+N` for an HTTP date, `Nms` for the ms header."""
+def status(
+    reply: Reply,
+    call: Call,
+    code: int,
+    *,
+    retry_after: float | str | None = None,
+    message: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> None:
+    """The vendor's own error. retry_after: seconds, `date+N` for an HTTP date, `Nms` for the header retry-after-ms."""
     refusal = call.wire.typical(code)
     refusal.message = message or refusal.message
     _become_error(reply, call, refusal)
@@ -247,6 +271,7 @@ def _become_body(reply: Reply, body: bytes, content_type: str, code: int = 200) 
 
 # --- time ---------------------------------------------------------------------------------------------------------
 
+
 @_on_reply
 def delay(reply: Reply, call: Call, seconds: float) -> None:
     """Wait before the status line."""
@@ -296,6 +321,7 @@ def drip_headers(reply: Reply, call: Call, seconds: float = 0.5) -> None:
 
 
 # --- broken connections -------------------------------------------------------------------------------------------
+
 
 @_on_reply
 def reset(reply: Reply, call: Call) -> None:
@@ -348,6 +374,7 @@ def _break(reply: Reply, k: int, ending: str) -> None:
 
 # --- bodies that are not what they should be ----------------------------------------------------------------------
 
+
 @_on_reply
 def raw(reply: Reply, call: Call, body: Any, content_type: str = "application/json", code: int = 200) -> None:
     """Exactly this body: bytes or a string as they are, anything else as JSON."""
@@ -377,8 +404,9 @@ def html(reply: Reply, call: Call, code: int = 200) -> None:
 @_on_reply
 def dead_tunnel(reply: Reply, call: Call) -> None:
     """What ngrok says when nobody is at the other end."""
-    _become_body(reply, b"<!DOCTYPE html><html><body>The endpoint is offline. ERR_NGROK_3200</body></html>",
-                 "text/html", 404)
+    _become_body(
+        reply, b"<!DOCTYPE html><html><body>The endpoint is offline. ERR_NGROK_3200</body></html>", "text/html", 404
+    )
     reply.headers["ngrok-error-code"] = "ERR_NGROK_3200"
 
 
@@ -386,9 +414,9 @@ def dead_tunnel(reply: Reply, call: Call) -> None:
 def half_json(reply: Reply, call: Call) -> None:
     """The first half of the body, with a fitting Content-Length; a stream gets a frame with half its JSON."""
     if reply.frames is None:
-        reply.body = reply.body[:len(reply.body) // 2]
+        reply.body = reply.body[: len(reply.body) // 2]
     else:
-        _break_frame(reply, lambda data: data[:len(data) // 2])
+        _break_frame(reply, lambda data: data[: len(data) // 2])
 
 
 @_on_reply
@@ -404,7 +432,7 @@ def _break_frame(reply: Reply, change: Callable[[str], str]) -> None:
     everything = reply.frames or []
     position = min(2, len(everything) - 1)
     broken = Frame(change(json.dumps(everything[position].data)), everything[position].event)
-    reply.frames = [*everything[:position], broken, *everything[position + 1:]]
+    reply.frames = [*everything[:position], broken, *everything[position + 1 :]]
 
 
 @_on_reply
@@ -414,8 +442,10 @@ def invalid_utf8(reply: Reply, call: Call) -> None:
     if reply.frames is None:
         reply.body = reply.body.replace(word.encode(), word.encode() + b"\xff\xfe\xc3", 1)
     else:
-        reply.frames = [Frame(json.dumps(one.data).replace(word, word + "\udcff\udcfe\udcc3", 1), one.event, one.tokens)
-                        for one in reply.frames]
+        reply.frames = [
+            Frame(json.dumps(one.data).replace(word, word + "\udcff\udcfe\udcc3", 1), one.event, one.tokens)
+            for one in reply.frames
+        ]
 
 
 @_on_reply
@@ -433,8 +463,13 @@ def null_body(reply: Reply, call: Call) -> None:
 @_on_reply
 def no_choices(reply: Reply, call: Call) -> None:
     """A well-formed answer with an empty list where the answers should be."""
-    _map_dicts(reply, lambda data: {key: [] if key in ("choices", "candidates", "content") and isinstance(value, list)
-                                    else value for key, value in data.items()})
+    _map_dicts(
+        reply,
+        lambda data: {
+            key: [] if key in ("choices", "candidates", "content") and isinstance(value, list) else value
+            for key, value in data.items()
+        },
+    )
 
 
 @_on_reply
@@ -449,6 +484,7 @@ def huge(megabytes: float = 100) -> Behaviour:
 
 
 # --- usage that cannot be right -----------------------------------------------------------------------------------
+
 
 @_on_reply
 def usage_missing(reply: Reply, call: Call) -> None:
@@ -502,11 +538,16 @@ def _map_usage(reply: Reply, change: Callable[[int], Any]) -> None:
             return {key: counts(value) for key, value in data.items()}
         return change(data) if isinstance(data, int) else data
 
-    _map_dicts(reply, lambda data: {key: counts(value) if key in ("usage", "usageMetadata") else value
-                                    for key, value in data.items()})
+    _map_dicts(
+        reply,
+        lambda data: {
+            key: counts(value) if key in ("usage", "usageMetadata") else value for key, value in data.items()
+        },
+    )
 
 
 # --- streams that are odd -----------------------------------------------------------------------------------------
+
 
 @_on_reply
 def line_ends(reply: Reply, call: Call, newline: str = "\r\n") -> None:
@@ -542,14 +583,17 @@ def ends_early(reply: Reply, call: Call, k: int = 2) -> None:
 @_on_reply
 def no_role(reply: Reply, call: Call) -> None:
     """The chunk with the role is missing (OpenAI's wire)."""
-    reply.frames = [one for one in reply.frames or [] if '"role"' not in json.dumps(one.data)]
+    if reply.frames is not None:
+        reply.frames = [one for one in reply.frames if '"role"' not in json.dumps(one.data)]
 
 
 @_on_reply
 def two_choices(reply: Reply, call: Call) -> None:
     """A second choice, word by word between the first one's words (OpenAI's wire)."""
+    if reply.frames is None:
+        return
     doubled: list[Frame] = []
-    for one in reply.frames or []:
+    for one in reply.frames:
         doubled.append(one)
         if isinstance(one.data, dict) and one.data.get("choices"):
             doubled.append(Frame({**one.data, "choices": [{**choice, "index": 1} for choice in one.data["choices"]]}))
@@ -560,8 +604,9 @@ def two_choices(reply: Reply, call: Call) -> None:
 def endless(reply: Reply, call: Call, count: int = 100_000) -> None:
     """The first word again and again, for as long as the peer listens."""
     everything = reply.frames or []
-    word = max(range(len(everything)), key=lambda index: everything[index].tokens, default=0)
-    reply.frames = [*everything[:word], *[everything[word]] * count, *everything[word:]]
+    if everything:
+        word = max(range(len(everything)), key=lambda index: everything[index].tokens)
+        reply.frames = [*everything[:word], *[everything[word]] * count, *everything[word:]]
 
 
 # --- the corpus ---------------------------------------------------------------------------------------------------

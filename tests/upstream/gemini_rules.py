@@ -13,63 +13,180 @@ from .vendor import is_number
 API = "type.googleapis.com/google.ai.generativelanguage.v1beta"
 ENUMS = {
     "Type": {"STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL", "TYPE_UNSPECIFIED"},
-    "HarmCategory": {f"HARM_CATEGORY_{name}" for name in (
-        "HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT", "CIVIC_INTEGRITY", "UNSPECIFIED")},
-    "SafetySetting.HarmBlockThreshold": {"HARM_BLOCK_THRESHOLD_UNSPECIFIED", "BLOCK_LOW_AND_ABOVE",
-                                         "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF"},
+    "HarmCategory": {
+        f"HARM_CATEGORY_{name}"
+        for name in (
+            "HARASSMENT",
+            "HATE_SPEECH",
+            "SEXUALLY_EXPLICIT",
+            "DANGEROUS_CONTENT",
+            "CIVIC_INTEGRITY",
+            "UNSPECIFIED",
+        )
+    },
+    "SafetySetting.HarmBlockThreshold": {
+        "HARM_BLOCK_THRESHOLD_UNSPECIFIED",
+        "BLOCK_LOW_AND_ABOVE",
+        "BLOCK_MEDIUM_AND_ABOVE",
+        "BLOCK_ONLY_HIGH",
+        "BLOCK_NONE",
+        "OFF",
+    },
     "FunctionCallingConfig.Mode": {"MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"},
     "Modality": {"MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO"},
     "ThinkingLevel": {"THINKING_LEVEL_UNSPECIFIED", "MINIMAL", "LOW", "MEDIUM", "HIGH"},
 }
 MESSAGES: dict[str, dict[str, str]] = {
-    "Request": {"contents": "Content[]", "systemInstruction": "Content", "tools": "Tool[]", "toolConfig": "ToolConfig",
-                "safetySettings": "SafetySetting[]", "generationConfig": "GenerationConfig", "cachedContent": "str",
-                "model": "str", "labels": "any", "serviceTier": "str", "store": "bool"},
+    "Request": {
+        "contents": "Content[]",
+        "systemInstruction": "Content",
+        "tools": "Tool[]",
+        "toolConfig": "ToolConfig",
+        "safetySettings": "SafetySetting[]",
+        "generationConfig": "GenerationConfig",
+        "cachedContent": "str",
+        "model": "str",
+        "labels": "any",
+        "serviceTier": "str",
+        "store": "bool",
+    },
     "Content": {"role": "str", "parts": "Part[]"},
-    "Part": {"text": "str", "inlineData": "Blob", "fileData": "FileData", "functionCall": "FunctionCall",
-             "functionResponse": "FunctionResponse", "thought": "bool", "thoughtSignature": "bytes",
-             "executableCode": "any", "codeExecutionResult": "any", "videoMetadata": "any", "mediaResolution": "any",
-             "partMetadata": "any"},
+    "Part": {
+        "text": "str",
+        "inlineData": "Blob",
+        "fileData": "FileData",
+        "functionCall": "FunctionCall",
+        "functionResponse": "FunctionResponse",
+        "thought": "bool",
+        "thoughtSignature": "bytes",
+        "executableCode": "any",
+        "codeExecutionResult": "any",
+        "videoMetadata": "any",
+        "mediaResolution": "any",
+        "partMetadata": "any",
+    },
     "Blob": {"mimeType": "str", "data": "bytes", "displayName": "str"},
     "FileData": {"mimeType": "str", "fileUri": "str", "displayName": "str"},
     "FunctionCall": {"id": "str", "name": "str", "args": "struct"},
-    "FunctionResponse": {"id": "str", "name": "str", "response": "struct", "willContinue": "bool", "scheduling": "str",
-                         "parts": "any"},
-    "Tool": {"functionDeclarations": "FunctionDeclaration[]", "googleSearch": "any", "codeExecution": "any",
-             "urlContext": "any", "googleSearchRetrieval": "any", "computerUse": "any", "fileSearch": "any",
-             "googleMaps": "any", "mcpServers": "any"},
-    "FunctionDeclaration": {"name": "str", "description": "str", "parameters": "Schema", "parametersJsonSchema": "any",
-                            "response": "Schema", "responseJsonSchema": "any", "behavior": "str"},
-    "Schema": {"type": "Type", "format": "str", "title": "str", "description": "str", "nullable": "bool",
-               "enum": "str[]", "maxItems": "int", "minItems": "int", "properties": "map", "required": "str[]",
-               "minProperties": "int", "maxProperties": "int", "minLength": "int", "maxLength": "int",
-               "pattern": "str", "example": "any", "anyOf": "Schema[]", "propertyOrdering": "str[]", "default": "any",
-               "items": "Schema", "minimum": "num", "maximum": "num"},
-    "ToolConfig": {"functionCallingConfig": "FunctionCallingConfig", "retrievalConfig": "any",
-                   "includeServerSideToolInvocations": "bool"},
+    "FunctionResponse": {
+        "id": "str",
+        "name": "str",
+        "response": "struct",
+        "willContinue": "bool",
+        "scheduling": "str",
+        "parts": "any",
+    },
+    "Tool": {
+        "functionDeclarations": "FunctionDeclaration[]",
+        "googleSearch": "any",
+        "codeExecution": "any",
+        "urlContext": "any",
+        "googleSearchRetrieval": "any",
+        "computerUse": "any",
+        "fileSearch": "any",
+        "googleMaps": "any",
+        "mcpServers": "any",
+    },
+    "FunctionDeclaration": {
+        "name": "str",
+        "description": "str",
+        "parameters": "Schema",
+        "parametersJsonSchema": "any",
+        "response": "Schema",
+        "responseJsonSchema": "any",
+        "behavior": "str",
+    },
+    "Schema": {
+        "type": "Type",
+        "format": "str",
+        "title": "str",
+        "description": "str",
+        "nullable": "bool",
+        "enum": "str[]",
+        "maxItems": "int",
+        "minItems": "int",
+        "properties": "map",
+        "required": "str[]",
+        "minProperties": "int",
+        "maxProperties": "int",
+        "minLength": "int",
+        "maxLength": "int",
+        "pattern": "str",
+        "example": "any",
+        "anyOf": "Schema[]",
+        "propertyOrdering": "str[]",
+        "default": "any",
+        "items": "Schema",
+        "minimum": "num",
+        "maximum": "num",
+    },
+    "ToolConfig": {
+        "functionCallingConfig": "FunctionCallingConfig",
+        "retrievalConfig": "any",
+        "includeServerSideToolInvocations": "bool",
+    },
     "FunctionCallingConfig": {"mode": "FunctionCallingConfig.Mode", "allowedFunctionNames": "str[]"},
     "SafetySetting": {"category": "HarmCategory", "threshold": "SafetySetting.HarmBlockThreshold"},
-    "GenerationConfig": {"temperature": "num", "topP": "num", "topK": "num", "candidateCount": "int",
-                         "maxOutputTokens": "int", "stopSequences": "str[]", "responseMimeType": "str",
-                         "responseSchema": "Schema", "responseJsonSchema": "any", "presencePenalty": "num",
-                         "frequencyPenalty": "num", "seed": "int", "responseLogprobs": "bool", "logprobs": "int",
-                         "enableEnhancedCivicAnswers": "bool", "responseModalities": "Modality[]",
-                         "speechConfig": "any", "mediaResolution": "str", "thinkingConfig": "ThinkingConfig",
-                         "imageConfig": "any", "audioTranscriptionConfig": "any", "responseFormat": "any"},
+    "GenerationConfig": {
+        "temperature": "num",
+        "topP": "num",
+        "topK": "num",
+        "candidateCount": "int",
+        "maxOutputTokens": "int",
+        "stopSequences": "str[]",
+        "responseMimeType": "str",
+        "responseSchema": "Schema",
+        "responseJsonSchema": "any",
+        "presencePenalty": "num",
+        "frequencyPenalty": "num",
+        "seed": "int",
+        "responseLogprobs": "bool",
+        "logprobs": "int",
+        "enableEnhancedCivicAnswers": "bool",
+        "responseModalities": "Modality[]",
+        "speechConfig": "any",
+        "mediaResolution": "str",
+        "thinkingConfig": "ThinkingConfig",
+        "imageConfig": "any",
+        "audioTranscriptionConfig": "any",
+        "responseFormat": "any",
+    },
     "ThinkingConfig": {"includeThoughts": "bool", "thinkingBudget": "int", "thinkingLevel": "ThinkingLevel"},
     "Embed": {"model": "str", "content": "Content", "taskType": "str", "title": "str", "outputDimensionality": "int"},
     "EmbedBatch": {"requests": "Embed[]"},
     "Count": {"contents": "Content[]", "generateContentRequest": "Request"},
 }
-SCALARS = {"str": ("TYPE_STRING", str), "num": ("TYPE_DOUBLE", (int, float)), "int": ("TYPE_INT32", int),
-           "bool": ("TYPE_BOOL", bool)}
-DATA_FIELDS = {"text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode",
-               "codeExecutionResult"}
-MEDIA = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif", "application/pdf", "text/", "audio/",
-         "video/")
+SCALARS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "str": ("TYPE_STRING", str),
+    "num": ("TYPE_DOUBLE", (int, float)),
+    "int": ("TYPE_INT32", int),
+    "bool": ("TYPE_BOOL", bool),
+}
+DATA_FIELDS = {
+    "text",
+    "inlineData",
+    "fileData",
+    "functionCall",
+    "functionResponse",
+    "executableCode",
+    "codeExecutionResult",
+}
+MEDIA = (
+    "image/png",
+    "image/jpeg",
+    "image/webp",
+    "image/heic",
+    "image/heif",
+    "application/pdf",
+    "text/",
+    "audio/",
+    "video/",
+)
 STRING_FORMATS = ("enum", "date-time")
-SIGNATURE_SKIPS = {base64.b64encode(text).decode() for text in (b"skip_thought_signature_validator",
-                                                                b"context_engineering_is_the_way_to_go")}
+SIGNATURE_SKIPS = {
+    base64.b64encode(text).decode()
+    for text in (b"skip_thought_signature_validator", b"context_engineering_is_the_way_to_go")
+}
 
 
 def refuse(message: str, *, violations: bool = False) -> Refusal:
@@ -83,6 +200,7 @@ def star(at: str, what: str) -> Refusal:
 
 
 # --- reading protocol buffers -------------------------------------------------------------------------------------
+
 
 def snake(name: str) -> str:
     return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), name)
@@ -116,8 +234,11 @@ def _read_message(kind: str, value: Any, at: str) -> dict[str, Any]:
     for name in value:
         if camel(name) not in known:
             raise _unknown(name, at, "Cannot find field.")
-    return {camel(name): read(known[camel(name)], part, f"{at}.{snake(name)}".lstrip("."))
-            for name, part in value.items() if part is not None}
+    return {
+        camel(name): read(known[camel(name)], part, f"{at}.{snake(name)}".lstrip("."))
+        for name, part in value.items()
+        if part is not None
+    }
 
 
 def _unknown(name: str, at: str, why: str) -> Refusal:
@@ -136,20 +257,23 @@ def _read_scalar(kind: str, value: Any, at: str) -> Any:
     if kind == "bytes":
         padded = str(value).replace("-", "+").replace("_", "/")
         if decoded(padded) is None:
-            raise refuse(f"Invalid value at '{at}' (TYPE_BYTES), Base64 decoding failed for {_quoted(value)}",
-                         violations=True)
+            raise refuse(
+                f"Invalid value at '{at}' (TYPE_BYTES), Base64 decoding failed for {_quoted(value)}", violations=True
+            )
         return padded
     if kind == "struct":
         if not isinstance(value, dict):
-            raise refuse(f"Invalid value at '{at}' (type.googleapis.com/google.protobuf.Struct), {_quoted(value)}",
-                         violations=True)
+            raise refuse(
+                f"Invalid value at '{at}' (type.googleapis.com/google.protobuf.Struct), {_quoted(value)}",
+                violations=True,
+            )
         return value
     said, wanted = SCALARS[kind]
-    whole = float(value).is_integer() if kind == "int" and is_number(value) else True
-    if not isinstance(value, (int, float) if kind == "int" else wanted) or not whole or (
-            isinstance(value, bool) and kind != "bool"):
+    whole = kind != "int" or (is_number(value) and float(value).is_integer())
+    kinds = (int, float) if kind == "int" else wanted
+    if not isinstance(value, kinds) or not whole or (isinstance(value, bool) and kind != "bool"):
         raise refuse(f"Invalid value at '{at}' ({said}), {_quoted(value)}", violations=True)
-    return int(value) if kind == "int" else value
+    return value
 
 
 def _quoted(value: Any) -> str:
@@ -157,6 +281,7 @@ def _quoted(value: Any) -> str:
 
 
 # --- the service's own checks -------------------------------------------------------------------------------------
+
 
 def check(body: dict[str, Any], model: str) -> None:
     """A body already read by `read("Request", …)`."""
@@ -186,8 +311,11 @@ def _check_content(content: dict[str, Any], at: str) -> None:
         if not data:
             raise star(f"{here}.data", "required oneof field 'data' must have one initialized field")
         if len(data) > 1:
-            raise refuse(f"Invalid value at '{here}' (oneof), oneof field 'data' is already set. Cannot set "
-                         f"'{snake(sorted(data)[1])}'", violations=True)
+            raise refuse(
+                f"Invalid value at '{here}' (oneof), oneof field 'data' is already set. Cannot set "
+                f"'{snake(sorted(data)[1])}'",
+                violations=True,
+            )
         _check_media(part, here)
         _check_function_part(part, here)
 
@@ -220,9 +348,12 @@ def _check_tools(body: dict[str, Any]) -> list[str]:
             at = f"tools[{index}].function_declarations[{place}]"
             name = declaration.get("name", "")
             if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}", name):
-                raise star(f"{at}.name", "Invalid function name. Must start with a letter or an underscore. Must be "
-                           "alphanumeric (a-z, A-Z, 0-9), underscores (_), dots (.), colons (:), or dashes (-), with "
-                           "a maximum length of 128.")
+                raise star(
+                    f"{at}.name",
+                    "Invalid function name. Must start with a letter or an underscore. Must be "
+                    "alphanumeric (a-z, A-Z, 0-9), underscores (_), dots (.), colons (:), or dashes (-), with "
+                    "a maximum length of 128.",
+                )
             if name in names:
                 raise refuse(f"Duplicate function declaration found: {name}")
             names.append(name)
@@ -235,8 +366,16 @@ def _check_tools(body: dict[str, Any]) -> list[str]:
 def check_schema(schema: dict[str, Any] | None, at: str) -> None:
     if schema is None:
         return
-    kind = schema.get("type", "OBJECT" if schema.get("properties") else "")
+    _check_one_schema(schema, at)
+    inner = [(f"properties[{name}]", part) for name, part in schema.get("properties", {}).items()]
+    inner += [(f"any_of[{index}]", part) for index, part in enumerate(schema.get("anyOf", []))]
+    for where, part in [*inner, ("items", schema.get("items"))]:
+        check_schema(part, f"{at}.{where}")
+
+
+def _check_one_schema(schema: dict[str, Any], at: str) -> None:
     properties = schema.get("properties", {})
+    kind = schema.get("type", "OBJECT" if properties else "")
     if not kind and "anyOf" not in schema:
         raise star(f"{at}.type", "must be specified")
     if kind == "OBJECT" and not properties:
@@ -250,11 +389,6 @@ def check_schema(schema: dict[str, Any] | None, at: str) -> None:
     for index, name in enumerate(schema.get("required", [])):
         if name not in properties:
             raise star(f"{at}.required[{index}]", "property is not defined")
-    for name, part in properties.items():
-        check_schema(part, f"{at}.properties[{name}]")
-    check_schema(schema.get("items"), f"{at}.items")
-    for index, part in enumerate(schema.get("anyOf", [])):
-        check_schema(part, f"{at}.any_of[{index}]")
 
 
 def _check_tool_config(config: dict[str, Any], names: list[str]) -> None:
@@ -276,8 +410,11 @@ def _check_turns(contents: list[dict[str, Any]], declared: list[str]) -> None:
     """Calls follow the user, results follow calls, as many as there were, and by their names."""
     turns: list[tuple[str, list[str], list[str]]] = []
     for content in contents:
-        role, calls, results = content.get("role", "user"), _names(content, "functionCall"), _names(
-            content, "functionResponse")
+        role, calls, results = (
+            content.get("role", "user"),
+            _names(content, "functionCall"),
+            _names(content, "functionResponse"),
+        )
         if turns and turns[-1][0] == role:
             turns[-1][1].extend(calls)
             turns[-1][2].extend(results)
@@ -286,15 +423,19 @@ def _check_turns(contents: list[dict[str, Any]], declared: list[str]) -> None:
     known = set(declared)
     for index, (role, calls, results) in enumerate(turns):
         if calls and (role != "model" or index == 0):
-            raise refuse("Please ensure that function call turn comes immediately after a user turn or after a function "
-                         "response turn.")
+            raise refuse(
+                "Please ensure that function call turn comes immediately after a user turn or after a function "
+                "response turn."
+            )
         known.update(calls)
         before = turns[index - 1][1] if index else []
         if results and not before:
             raise refuse("Please ensure that function response turn comes immediately after a function call turn.")
         if len(results) != len(before) and role == "user":
-            raise refuse("Please ensure that the number of function response parts is equal to the number of function "
-                         "call parts of the function call turn.")
+            raise refuse(
+                "Please ensure that the number of function response parts is equal to the number of function "
+                "call parts of the function call turn."
+            )
         strangers = [name for name in results if name not in known]
         if strangers:
             raise refuse(f"Function response name '{strangers[0]}' matches no function call.")
@@ -314,11 +455,15 @@ def _check_config(config: dict[str, Any], *, has_tools: bool, model: str) -> Non
         raise star(f"{at}.stop_sequences", "at most 5 non-empty stop sequences are allowed.")
     mime = config.get("responseMimeType", "text/plain")
     if mime not in ("text/plain", "application/json", "text/x.enum"):
-        raise star(f"{at}.response_mime_type", "allowed mimetypes are `text/plain`, `application/json`, "
-                   "`application/xml`, `application/yaml` and `text/x.enum`.")
+        raise star(
+            f"{at}.response_mime_type",
+            "allowed mimetypes are `text/plain`, `application/json`, "
+            "`application/xml`, `application/yaml` and `text/x.enum`.",
+        )
     if mime == "text/plain" and ("responseSchema" in config or "responseJsonSchema" in config):
-        raise star(f"{at}.response_schema", "only allowed when response_mime_type is `application/json` or "
-                   "`text/x.enum`.")
+        raise star(
+            f"{at}.response_schema", "only allowed when response_mime_type is `application/json` or `text/x.enum`."
+        )
     if "responseSchema" in config and "responseJsonSchema" in config:
         raise star(f"{at}.response_schema", "must not be set together with response_json_schema.")
     if has_tools and mime == "application/json" and not model.startswith("gemini-3"):
@@ -328,8 +473,11 @@ def _check_config(config: dict[str, Any], *, has_tools: bool, model: str) -> Non
 
 def _check_signatures(contents: list[dict[str, Any]]) -> None:
     """Gemini 3 wants the signature of the first call of each step since the user last spoke."""
-    spoken = [index for index, content in enumerate(contents)
-              if content.get("role", "user") == "user" and not _names(content, "functionResponse")]
+    spoken = [
+        index
+        for index, content in enumerate(contents)
+        if content.get("role", "user") == "user" and not _names(content, "functionResponse")
+    ]
     for index in range(spoken[-1] if spoken else 0, len(contents)):
         calls = [part for part in contents[index]["parts"] if "functionCall" in part]
         if not calls:
@@ -337,9 +485,11 @@ def _check_signatures(contents: list[dict[str, Any]]) -> None:
         given = calls[0].get("thoughtSignature")
         name = calls[0]["functionCall"]["name"]
         if given is None:
-            raise refuse(f"Function call is missing a thought_signature in functionCall parts. This is required for "
-                         f"tools to work correctly. Additional data, function call `default_api:{name}`, position "
-                         f"{index + 1}.")
+            raise refuse(
+                f"Function call is missing a thought_signature in functionCall parts. This is required for "
+                f"tools to work correctly. Additional data, function call `default_api:{name}`, position "
+                f"{index + 1}."
+            )
         if given not in SIGNATURE_SKIPS and given != signature_of(calls[0]["functionCall"]):
             raise refuse("Thought signature is not valid.")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
-from . import gemini_rules as rules, images
+from . import gemini_rules as rules
+from . import images
 from .core import IMAGE_TOKENS, Answer, Ask, Frame, Refusal, Usage, count_words, decoded, split_words, vector
 from .transport import Request
 from .vendor import UNKNOWN_MODEL, Wire
@@ -19,13 +22,19 @@ METHODS = (*CHAT, "countTokens", "embedContent", "batchEmbedContents")
 class GeminiWire(Wire):
     """Strict Gemini. The key counts in the header only: one in the URL would stand in every access log."""
 
-    statuses = {
+    statuses: ClassVar = {
         400: ("Request contains an invalid argument.", "INVALID_ARGUMENT", None),
         401: ("Request had invalid authentication credentials.", "UNAUTHENTICATED", None),
         402: ("Billing is not enabled.", "FAILED_PRECONDITION", None),
         403: ("Your API key was reported as leaked. Please use another API key.", "PERMISSION_DENIED", None),
-        404: ("models/gone is not found for API version v1beta, or is not supported for generateContent. Call "
-              "ListModels to see the list of available models and their supported methods.", "NOT_FOUND", None),
+        404: (
+            (
+                "models/gone is not found for API version v1beta, or is not supported for generateContent. Call "
+                "ListModels to see the list of available models and their supported methods."
+            ),
+            "NOT_FOUND",
+            None,
+        ),
         408: ("The request timed out.", "DEADLINE_EXCEEDED", None),
         413: ("Request payload size exceeds the limit: 20971520 bytes.", "INVALID_ARGUMENT", None),
         422: ("Unprocessable request.", "INVALID_ARGUMENT", None),
@@ -64,28 +73,53 @@ class GeminiWire(Wire):
     def _authorise(self, request: Request) -> None:
         key = self.key(request)
         if key is None or "key" in request.query:
-            raise Refusal(403, "Method doesn't allow unregistered callers (callers without established identity). "
-                               "Please use API Key or other form of API consumer identity to call this API.",
-                          kind="PERMISSION_DENIED")
+            raise Refusal(
+                403,
+                "Method doesn't allow unregistered callers (callers without established identity). "
+                "Please use API Key or other form of API consumer identity to call this API.",
+                kind="PERMISSION_DENIED",
+            )
         if not self.keys.good(self.vendor, key):
-            raise Refusal(400, "API key not valid. Please pass a valid API key.", kind="INVALID_ARGUMENT", details=[
-                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID",
-                 "domain": "googleapis.com", "metadata": {"service": "generativelanguage.googleapis.com"}}])
+            raise Refusal(
+                400,
+                "API key not valid. Please pass a valid API key.",
+                kind="INVALID_ARGUMENT",
+                details=[
+                    {
+                        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                        "reason": "API_KEY_INVALID",
+                        "domain": "googleapis.com",
+                        "metadata": {"service": "generativelanguage.googleapis.com"},
+                    }
+                ],
+            )
 
     def _no_model(self, model: str, version: str, method: str) -> Refusal:
-        return Refusal(404, f"models/{model} is not found for API version {version}, or is not supported for {method}. "
-                            "Call ListModels to see the list of available models and their supported methods.",
-                       kind="NOT_FOUND")
+        return Refusal(
+            404,
+            f"models/{model} is not found for API version {version}, or is not supported for {method}. "
+            "Call ListModels to see the list of available models and their supported methods.",
+            kind="NOT_FOUND",
+        )
 
     def read_chat(self, request: Request, given: dict[str, Any], model: str, *, stream: bool) -> Ask:
         body = rules.read("Request", given)
         rules.check(body, model)
         config = body.get("generationConfig", {})
-        ask = Ask(self.vendor, "chat", model, stream=stream and request.query.get("alt") == "sse",
-                  limit=config.get("maxOutputTokens"), stops=config.get("stopSequences", []),
-                  count=config.get("candidateCount", 1))
-        ask.extra.update(array=stream and not ask.stream, image="IMAGE" in config.get("responseModalities", []),
-                         signs=model.startswith("gemini-3"))
+        ask = Ask(
+            self.vendor,
+            "chat",
+            model,
+            stream=stream and request.query.get("alt") == "sse",
+            limit=config.get("maxOutputTokens"),
+            stops=config.get("stopSequences", []),
+            count=config.get("candidateCount", 1),
+        )
+        ask.extra.update(
+            array=stream and not ask.stream,
+            image="IMAGE" in config.get("responseModalities", []),
+            signs=model.startswith("gemini-3"),
+        )
         if config.get("responseMimeType") == "application/json":
             ask.schema = _lowered(config.get("responseSchema") or config.get("responseJsonSchema") or {})
         for tool in body.get("tools", []):
@@ -112,8 +146,10 @@ class GeminiWire(Wire):
             raise rules.refuse("* BatchEmbedContentsRequest.requests: at least one request is required")
         for index, one in enumerate(requests):
             if batch and one.get("model") != f"models/{model}":
-                raise rules.refuse(f"* BatchEmbedContentsRequest.requests[{index}].model: model must match the model in "
-                                   "the request path")
+                raise rules.refuse(
+                    f"* BatchEmbedContentsRequest.requests[{index}].model: model must match the model in "
+                    "the request path"
+                )
             if not "".join(_texts(one.get("content", {"parts": []}))):
                 raise rules.refuse("* EmbedContentRequest.content: content is empty")
         texts = [" ".join(_texts(one["content"])) for one in requests]
@@ -133,23 +169,46 @@ class GeminiWire(Wire):
         return {"server-timing": f"gfet4t7; dur={number % 1000}", "vary": "Origin"}
 
     def out_of_quota(self) -> Refusal:
-        return Refusal(429, "You exceeded your current quota, please check your plan and billing details.",
-                       kind="RESOURCE_EXHAUSTED", details=[
-                           {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [
-                               {"quotaMetric": "generativelanguage.googleapis.com/generate_content_free_tier_requests",
-                                "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}])
+        return Refusal(
+            429,
+            "You exceeded your current quota, please check your plan and billing details.",
+            kind="RESOURCE_EXHAUSTED",
+            details=[
+                {
+                    "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+                    "violations": [
+                        {
+                            "quotaMetric": "generativelanguage.googleapis.com/generate_content_free_tier_requests",
+                            "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
+                        }
+                    ],
+                }
+            ],
+        )
 
     def prompt_blocked(self, ask: Ask) -> Refusal | dict[str, Any]:
         prompt = ask.input_tokens
-        return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "modelVersion": ask.model,
-                "usageMetadata": {"promptTokenCount": prompt, "totalTokenCount": prompt}}
+        return {
+            "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
+            "modelVersion": ask.model,
+            "usageMetadata": {"promptTokenCount": prompt, "totalTokenCount": prompt},
+        }
 
     def plain(self, ask: Ask, answer: Answer) -> Any:
         if ask.route == "models":
-            return {"models": [{"name": f"models/{name}", "version": "001", "displayName": name,
-                                "inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536,
-                                "supportedGenerationMethods": ["generateContent", "countTokens"]}
-                               for name in ("gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-pro")]}
+            return {
+                "models": [
+                    {
+                        "name": f"models/{name}",
+                        "version": "001",
+                        "displayName": name,
+                        "inputTokenLimit": 1_048_576,
+                        "outputTokenLimit": 65_536,
+                        "supportedGenerationMethods": ["generateContent", "countTokens"],
+                    }
+                    for name in ("gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-pro")
+                ]
+            }
         if ask.route == "count_tokens":
             return {"totalTokens": answer.usage.input}
         if ask.route == "embeddings":
@@ -158,7 +217,7 @@ class GeminiWire(Wire):
         if ask.extra["array"]:  # streamed without alt=sse: one JSON array of chunks
             return [frame.data for frame in self.frames(ask, answer)]
         candidates = [self.candidate(index, parts(ask, answer), _finish(answer)) for index in range(ask.count)]
-        return self.envelope(answer, candidates, self.usage(answer.usage, ask.count))
+        return self.envelope(answer, candidates, self.usage(answer.usage))
 
     def candidate(self, index: int, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
         made: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": index}
@@ -167,14 +226,21 @@ class GeminiWire(Wire):
         return {**made, "finishReason": finish} if finish else made
 
     def envelope(self, answer: Answer, candidates: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
-        return {"candidates": candidates, "usageMetadata": usage, "modelVersion": answer.model,
-                "responseId": f"resp{answer.number:012d}"}
+        return {
+            "candidates": candidates,
+            "usageMetadata": usage,
+            "modelVersion": answer.model,
+            "responseId": f"resp{answer.number:012d}",
+        }
 
-    def usage(self, usage: Usage, count: int = 1) -> dict[str, Any]:
+    def usage(self, usage: Usage) -> dict[str, Any]:
         """Cached tokens are part of the prompt; thoughts are beside the candidates and inside the total only."""
-        prompt, output = usage.input + usage.cached + usage.cache_write, usage.output * count
-        data: dict[str, Any] = {"promptTokenCount": prompt, "candidatesTokenCount": output,
-                                "totalTokenCount": prompt + output + usage.reasoning}
+        prompt, output = usage.input + usage.cached + usage.cache_write, usage.output
+        data: dict[str, Any] = {
+            "promptTokenCount": prompt,
+            "candidatesTokenCount": output,
+            "totalTokenCount": prompt + output + usage.reasoning,
+        }
         if usage.cached:
             data["cachedContentTokenCount"] = usage.cached
         if usage.reasoning:
@@ -184,15 +250,15 @@ class GeminiWire(Wire):
     def frames(self, ask: Ask, answer: Answer) -> list[Frame]:
         """Every chunk carries the usage so far; calls come whole; the last chunk has the reason."""
         made: list[Frame] = []
-        total = answer.usage
+        sent = 0
         for index in range(ask.count):
             pieces = _pieces(ask, answer)
-            sent = 0
             for place, (part, tokens) in enumerate(pieces):
                 last = place == len(pieces) - 1
-                sent = total.output if last else min(sent + tokens, total.output)
-                usage = self.usage(Usage(total.input, total.cached, total.cache_write, sent, total.reasoning), index + 1)
+                sent += tokens
+                output = answer.usage.output if last and index == ask.count - 1 else min(sent, answer.usage.output)
                 candidate = self.candidate(index, [part] if part else [], _finish(answer) if last else None)
+                usage = self.usage(replace(answer.usage, output=output))
                 made.append(Frame(self.envelope(answer, [candidate], usage), tokens=tokens))
         return made
 
@@ -223,12 +289,15 @@ def _calls(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
 
 
 def _pieces(ask: Ask, answer: Answer) -> list[tuple[dict[str, Any] | None, int]]:
+    """Parts as they are streamed, with the output tokens each delivers: text by words, calls whole, thoughts free."""
     pieces: list[tuple[dict[str, Any] | None, int]] = []
     for part in parts(ask, answer):
         if "text" in part:
-            pieces += [({**part, "text": word}, 1) for word in split_words(part["text"])]
+            pieces += [({**part, "text": word}, 0 if part.get("thought") else 1) for word in split_words(part["text"])]
         else:
-            pieces.append((part, count_words(str(part.get("functionCall", "")))))
+            pieces.append(
+                (part, count_words(json.dumps(part["functionCall"]["args"])) if "functionCall" in part else 0)
+            )
     return pieces or [(None, 0)]
 
 
@@ -245,8 +314,10 @@ def _lowered(schema: Any) -> Any:
         return [_lowered(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: value.lower() if key == "type" and isinstance(value, str) else _lowered(value)
-            for key, value in schema.items()}
+    return {
+        key: value.lower() if key == "type" and isinstance(value, str) else _lowered(value)
+        for key, value in schema.items()
+    }
 
 
 def _texts(content: dict[str, Any]) -> list[str]:
@@ -267,5 +338,6 @@ def _read_contents(ask: Ask, contents: list[dict[str, Any]]) -> None:
 def _note(part: dict[str, Any]) -> str:
     if "fileData" in part:
         return f"image url {part['fileData']['fileUri']}"
-    kind = part["inlineData"]["mimeType"]
-    return f"{'image' if kind.startswith('image/') else 'document'} {kind} {len(decoded(part['inlineData']['data']) or b'')} bytes"
+    blob = part["inlineData"]
+    what = "image" if blob["mimeType"].startswith("image/") else "document"
+    return f"{what} {blob['mimeType']} {len(decoded(blob['data']) or b'')} bytes"

@@ -14,7 +14,9 @@ def png(*, padding: int = 0) -> bytes:
     """One red pixel; `padding` bytes of comment make the file as large as wanted."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
     comment = _chunk(b"tEXt", b"Comment\0" + b"x" * padding) if padding else b""
-    return b"\x89PNG\r\n\x1a\n" + header + comment + _chunk(b"IDAT", zlib.compress(b"\0\xff\0\0")) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + comment + _chunk(b"IDAT", zlib.compress(b"\0\xff\0\0")) + _chunk(b"IEND", b"")
+    )
 
 
 PIXEL = png()

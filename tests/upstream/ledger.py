@@ -75,8 +75,13 @@ class Script:
 
     def fits(self, call: Call) -> bool:
         route_fits = call.ask.route == self.route if self.route else call.ask.route in PAYING
-        return (route_fits and self.vendor in (None, call.wire.vendor) and self.model in (None, call.ask.model)
-                and self.key in (None, call.key) and self.left != 0)
+        return (
+            route_fits
+            and self.vendor in (None, call.wire.vendor)
+            and self.model in (None, call.ask.model)
+            and self.key in (None, call.key)
+            and self.left != 0
+        )
 
 
 class Ledger:
@@ -110,8 +115,17 @@ class Ledger:
                 self.changed.notify_all()
 
     def note(self, vendor: str, request: Request, key: str | None) -> Seen:
-        seen = Seen(vendor, request.method, request.path, request.query, request.headers,
-                    [list(pair) for pair in request.raw_headers], request.json(), key, request.received)
+        seen = Seen(
+            vendor,
+            request.method,
+            request.path,
+            request.query,
+            request.headers,
+            [list(pair) for pair in request.raw_headers],
+            request.json(),
+            key,
+            request.received,
+        )
         with self.changed:
             self.seen.append(seen)
             self.requests[vendor] += 1
@@ -135,8 +149,16 @@ class Ledger:
 
     def charge(self, call: Call, reply: Reply, done: Delivery) -> None:
         """Enter what was delivered; an error, or an answer of which nothing left, costs nothing."""
-        row = BillRow(call.wire.vendor, call.ask.model, call.ask.route, call.key, call.ask.stream, reply.status,
-                      complete=done.complete, peer_gone=done.peer_gone)
+        row = BillRow(
+            call.wire.vendor,
+            call.ask.model,
+            call.ask.route,
+            call.key,
+            call.ask.stream,
+            reply.status,
+            complete=done.complete,
+            peer_gone=done.peer_gone,
+        )
         if reply.status == 200 and (done.frames or done.body_bytes):
             row.__dict__.update(asdict(call.answer.usage))
             row.generated = delivered_tokens(call, reply, done)
@@ -157,22 +179,24 @@ class Ledger:
         with self.changed:
             for book in (self.seen, self.bill, self.scripts, self.requests):
                 book.clear()
-            self.counters.update(peak_open=self.counters["open"] - self.counters["peak_open"],
-                                 peak_in_flight=self.counters["in_flight"] - self.counters["peak_in_flight"],
-                                 connections=-self.counters["connections"])
+            self.counters.update(
+                peak_open=self.counters["open"] - self.counters["peak_open"],
+                peak_in_flight=self.counters["in_flight"] - self.counters["peak_in_flight"],
+                connections=-self.counters["connections"],
+            )
 
 
 def delivered_tokens(call: Call, reply: Reply, done: Delivery) -> int:
     if reply.frames is None:
         return call.answer.usage.output
-    return sum(frame.tokens for frame in reply.frames[:done.frames])
+    return sum(frame.tokens for frame in reply.frames[: done.frames])
 
 
 def reported_usage(reply: Reply, done: Delivery) -> dict[str, Any] | None:
     """The last usage object that really left, None when there was none."""
     if reply.frames is None:
         return _usage_in(_parsed(reply.body)) if done.complete else None
-    found = [_usage_in(frame.data) for frame in reply.frames[:done.frames] if isinstance(frame, Frame)]
+    found = [_usage_in(frame.data) for frame in reply.frames[: done.frames] if isinstance(frame, Frame)]
     return next((usage for usage in reversed(found) if usage is not None), None)
 
 
@@ -181,8 +205,11 @@ def _usage_in(data: Any) -> dict[str, Any] | None:
         return _usage_in(data[-1]) if data else None
     if not isinstance(data, dict):
         return None
-    found = data.get("usage") or data.get("usageMetadata") or (data.get("message") or {}).get("usage") \
-        if isinstance(data.get("message", {}), dict) else None
+    found = (
+        data.get("usage") or data.get("usageMetadata") or (data.get("message") or {}).get("usage")
+        if isinstance(data.get("message", {}), dict)
+        else None
+    )
     return found if isinstance(found, dict) else None
 
 

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from .core import Refusal, decoded, sniffed
 from .vendor import is_name, is_number, is_whole
 
-CHAT_FIELDS = frozenset("""messages model audio frequency_penalty function_call functions logit_bias logprobs
-    max_completion_tokens max_tokens metadata modalities moderation n parallel_tool_calls prediction presence_penalty
-    prompt_cache_key prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier
-    seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity
-    web_search_options""".split())
-MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio",
-                            "function_call", "annotations"})
+CHAT_FIELDS = frozenset({
+    "messages", "model", "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs",
+    "max_completion_tokens", "max_tokens", "metadata", "modalities", "moderation", "n", "parallel_tool_calls",
+    "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream",
+    "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
+    "web_search_options",
+})  # fmt: skip
+MESSAGE_FIELDS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call", "annotations"}
+)
 PARTS = {"text", "image_url", "input_audio", "file", "refusal"}
 ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 IMAGE_KINDS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 RANGES = {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
 WHOLE_RANGES = {"n": (1, 128), "max_tokens": (1, None), "max_completion_tokens": (1, None), "top_logprobs": (0, 20)}
-NOT_FOR_REASONING = ("max_tokens", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs",
-                     "logit_bias", "stop")
+NOT_FOR_REASONING = (
+    "max_tokens",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "stop",
+)
 
 
 def is_reasoning(model: str) -> bool:
@@ -35,8 +48,15 @@ def refuse(message: str, param: str | None = None, code: str | None = None) -> R
 
 
 def wrong_type(param: str, expected: str, value: Any) -> Refusal:
-    names = {str: "a string", int: "an integer", float: "a decimal", bool: "a boolean", list: "an array",
-             dict: "an object", type(None): "null"}
+    names = {
+        str: "a string",
+        int: "an integer",
+        float: "a decimal",
+        bool: "a boolean",
+        list: "an array",
+        dict: "an object",
+        type(None): "null",
+    }
     got = names.get(type(value), "something else")
     return refuse(f"Invalid type for '{param}': expected {expected}, but got {got} instead.", param, "invalid_type")
 
@@ -46,16 +66,22 @@ def missing(param: str) -> Refusal:
 
 
 def empty_array(param: str) -> Refusal:
-    return refuse(f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array "
-                  "instead.", param, "empty_array")
+    return refuse(
+        f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+        param,
+        "empty_array",
+    )
 
 
 def check_chat(body: dict[str, Any], *, fields: frozenset[str] = CHAT_FIELDS) -> None:
     """Everything but who asks and for which model."""
     unknown = [name for name in body if name not in fields]
     if unknown:
-        raise refuse(f"Unrecognized request argument supplied: {unknown[0]}" if len(unknown) == 1 else
-                     f"Unrecognized request arguments supplied: {', '.join(unknown)}")
+        raise refuse(
+            f"Unrecognized request argument supplied: {unknown[0]}"
+            if len(unknown) == 1
+            else f"Unrecognized request arguments supplied: {', '.join(unknown)}"
+        )
     check_messages(body)
     check_tools(body)
     check_numbers(body)
@@ -87,8 +113,12 @@ def _check_message(message: Any, at: str) -> None:
     if "role" not in message:
         raise missing(f"{at}.role")
     if role not in ROLES:
-        raise refuse(f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', 'function', "
-                     "'tool', and 'developer'.", f"{at}.role", "invalid_value")
+        raise refuse(
+            f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', 'function', "
+            "'tool', and 'developer'.",
+            f"{at}.role",
+            "invalid_value",
+        )
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise missing(f"{at}.tool_call_id")
     if role != "assistant" and "tool_calls" in message:
@@ -113,8 +143,12 @@ def _check_calls(message: dict[str, Any], at: str) -> None:
         if not isinstance(call.get("id"), str) or not call["id"]:
             raise missing(f"{here}.id")
         if len(call["id"]) > 40:
-            raise refuse(f"Invalid '{here}.id': string too long. Expected a string with maximum length 40, but got a "
-                         f"string with length {len(call['id'])} instead.", f"{here}.id", "string_above_max_length")
+            raise refuse(
+                f"Invalid '{here}.id': string too long. Expected a string with maximum length 40, but got a "
+                f"string with length {len(call['id'])} instead.",
+                f"{here}.id",
+                "string_above_max_length",
+            )
         if not isinstance(function.get("arguments"), str):
             raise wrong_type(f"{here}.function.arguments", "a string", function.get("arguments"))
         _check_name(function.get("name"), f"{here}.function.name")
@@ -122,8 +156,12 @@ def _check_calls(message: dict[str, Any], at: str) -> None:
 
 def _check_name(name: Any, at: str) -> None:
     if not is_name(name):
-        raise refuse(f"Invalid '{at}': string does not match pattern. Expected a string that matches the pattern "
-                     "'^[a-zA-Z0-9_-]+$'.", at, "invalid_value")
+        raise refuse(
+            f"Invalid '{at}': string does not match pattern. Expected a string that matches the pattern "
+            "'^[a-zA-Z0-9_-]+$'.",
+            at,
+            "invalid_value",
+        )
 
 
 def _check_content(message: dict[str, Any], at: str) -> None:
@@ -131,8 +169,7 @@ def _check_content(message: dict[str, Any], at: str) -> None:
     if content is None:
         if role == "assistant" and (message.get("tool_calls") or message.get("function_call")):
             return
-        raise refuse("Invalid value for 'content': expected a string, got null.",
-                     at.replace("[", ".[") + ".content")
+        raise refuse("Invalid value for 'content': expected a string, got null.", at.replace("[", ".[") + ".content")
     if isinstance(content, str):
         return
     if not isinstance(content, list):
@@ -146,17 +183,25 @@ def _check_content(message: dict[str, Any], at: str) -> None:
 def _check_part(part: Any, role: str, at: str, here: str) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in PARTS:
-        raise refuse(f"Invalid value: '{kind}'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', "
-                     "'audio', and 'file'.", f"{here}.type", "invalid_value")
+        raise refuse(
+            f"Invalid value: '{kind}'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', "
+            "'audio', and 'file'.",
+            f"{here}.type",
+            "invalid_value",
+        )
     if not set(part) <= {"type", kind, "prompt_cache_breakpoint"}:
-        extra = sorted(set(part) - {"type", kind})[0]
+        extra = min(set(part) - {"type", kind})
         raise refuse(f"Unknown parameter: '{here}.{extra}'.", f"{here}.{extra}", "unknown_parameter")
     if kind == "text" and not isinstance(part.get("text"), str):
         raise wrong_type(f"{here}.text", "a string", part.get("text"))
     if kind == "image_url":
         if role != "user":
-            raise refuse(f"Invalid '{at}'. Image URLs are only allowed for messages with role 'user', but this message "
-                         f"with role '{role}' contains an image URL.", at, "invalid_value")
+            raise refuse(
+                f"Invalid '{at}'. Image URLs are only allowed for messages with role 'user', but this message "
+                f"with role '{role}' contains an image URL.",
+                at,
+                "invalid_value",
+            )
         check_image(part.get("image_url"), f"{here}.image_url")
 
 
@@ -167,20 +212,30 @@ def check_image(image: Any, at: str) -> None:
     if not isinstance(url, str):
         raise missing(f"{at}.url")
     if image.get("detail", "auto") not in ("auto", "low", "high", "original"):
-        raise refuse(f"Invalid value: '{image['detail']}'. Supported values are: 'low', 'high', 'original', and "
-                     "'auto'.", f"{at}.detail", "invalid_value")
+        raise refuse(
+            f"Invalid value: '{image['detail']}'. Supported values are: 'low', 'high', 'original', and 'auto'.",
+            f"{at}.detail",
+            "invalid_value",
+        )
     if not url.startswith("data:"):
         if urlsplit(url).scheme not in ("http", "https"):
-            raise refuse(f"Invalid '{at}.url'. Expected a valid URL, but got a value with an invalid format.",
-                         f"{at}.url", "invalid_image_url")
+            raise refuse(
+                f"Invalid '{at}.url'. Expected a valid URL, but got a value with an invalid format.",
+                f"{at}.url",
+                "invalid_image_url",
+            )
         return
     kind, _, data = url.removeprefix("data:").partition(";base64,")
     found = decoded(data)
     if found is None:
         raise refuse("Invalid base64 image_url.", f"{at}.url", "invalid_base64")
     if kind not in IMAGE_KINDS or sniffed(found) not in IMAGE_KINDS:
-        raise refuse("You uploaded an unsupported image. Please make sure your image has of one the following formats: "
-                     "['png', 'jpeg', 'gif', 'webp'].", at, "invalid_image_format")
+        raise refuse(
+            "You uploaded an unsupported image. Please make sure your image has of one the following formats: "
+            "['png', 'jpeg', 'gif', 'webp'].",
+            at,
+            "invalid_image_format",
+        )
 
 
 def _check_call_order(messages: list[dict[str, Any]]) -> None:
@@ -188,8 +243,11 @@ def _check_call_order(messages: list[dict[str, Any]]) -> None:
     for index, message in enumerate(messages):
         if message["role"] == "tool":
             if message["tool_call_id"] not in waiting:
-                raise refuse("Invalid parameter: messages with role 'tool' must be a response to a preceeding message "
-                             "with 'tool_calls'.", f"messages.[{index}].role")
+                raise refuse(
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message "
+                    "with 'tool_calls'.",
+                    f"messages.[{index}].role",
+                )
             waiting.remove(message["tool_call_id"])
             continue
         _none_waits(waiting, index)
@@ -199,9 +257,12 @@ def _check_call_order(messages: list[dict[str, Any]]) -> None:
 
 def _none_waits(waiting: list[str], index: int) -> None:
     if waiting:
-        raise refuse("An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-                     "'tool_call_id'. The following tool_call_ids did not have response messages: "
-                     f"{', '.join(waiting)}", f"messages.[{index}].role")
+        raise refuse(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            "'tool_call_id'. The following tool_call_ids did not have response messages: "
+            f"{', '.join(waiting)}",
+            f"messages.[{index}].role",
+        )
 
 
 def check_tools(body: dict[str, Any]) -> None:
@@ -216,8 +277,12 @@ def check_tools(body: dict[str, Any]) -> None:
     if not tools:
         raise empty_array("tools")
     if len(tools) > 128:
-        raise refuse(f"Invalid 'tools': array too long. Expected an array with maximum length 128, but got an array "
-                     f"with length {len(tools)} instead.", "tools", "array_above_max_length")
+        raise refuse(
+            f"Invalid 'tools': array too long. Expected an array with maximum length 128, but got an array "
+            f"with length {len(tools)} instead.",
+            "tools",
+            "array_above_max_length",
+        )
     for index, tool in enumerate(tools):
         _check_tool(tool, f"tools[{index}]")
     _check_choice(body.get("tool_choice", "auto"), [tool["function"]["name"] for tool in tools])
@@ -231,24 +296,31 @@ def _check_tool(tool: Any, at: str) -> None:
         raise missing(f"{at}.function")
     unknown = sorted(set(function) - {"name", "description", "parameters", "strict"})
     if unknown:
-        raise refuse(f"Unknown parameter: '{at}.function.{unknown[0]}'.", f"{at}.function.{unknown[0]}",
-                     "unknown_parameter")
+        raise refuse(
+            f"Unknown parameter: '{at}.function.{unknown[0]}'.", f"{at}.function.{unknown[0]}", "unknown_parameter"
+        )
     _check_name(function.get("name"), f"{at}.function.name")
     parameters = function.get("parameters")
     if parameters is None:
         return
     problem = schema_problem(parameters, strict=bool(function.get("strict")))
     if problem:
-        raise refuse(f"Invalid schema for function '{function['name']}': {problem}", f"{at}.function.parameters",
-                     "invalid_function_parameters")
+        raise refuse(
+            f"Invalid schema for function '{function['name']}': {problem}",
+            f"{at}.function.parameters",
+            "invalid_function_parameters",
+        )
 
 
 def _check_choice(choice: Any, names: list[str]) -> None:
     if choice in ("auto", "none", "required"):
         return
     if isinstance(choice, str):
-        raise refuse(f"Invalid value: '{choice}'. Supported values are: 'none', 'auto', and 'required'.",
-                     "tool_choice", "invalid_value")
+        raise refuse(
+            f"Invalid value: '{choice}'. Supported values are: 'none', 'auto', and 'required'.",
+            "tool_choice",
+            "invalid_value",
+        )
     name = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or choice.get("type") != "function" or name is None:
         raise missing("tool_choice.function")
@@ -270,8 +342,10 @@ def schema_problem(schema: Any, *, strict: bool, path: tuple[str, ...] = ()) -> 
             return f"In context={path}, 'additionalProperties' is required to be supplied and to be false."
         absent = [name for name in properties if name not in schema.get("required", [])]
         if absent:
-            return (f"In context={path}, 'required' is required to be supplied and to be an array including every key "
-                    f"in properties. Missing '{absent[0]}'.")
+            return (
+                f"In context={path}, 'required' is required to be supplied and to be an array including every key "
+                f"in properties. Missing '{absent[0]}'."
+            )
     inner = [((*path, "properties", name), part) for name, part in properties.items()]
     inner += [((*path, "items"), schema["items"])] if "items" in schema else []
     inner += [((*path, "anyOf", str(index)), part) for index, part in enumerate(schema.get("anyOf", []))]
@@ -281,13 +355,17 @@ def schema_problem(schema: Any, *, strict: bool, path: tuple[str, ...] = ()) -> 
 
 def check_numbers(body: dict[str, Any]) -> None:
     for name, (low, high) in RANGES.items():
-        _check_range(name, body.get(name), low, high, "decimal", is_number)
+        _check_range(name, body.get(name), (low, high), "a decimal", is_number)
     for name, (least, most) in WHOLE_RANGES.items():
-        _check_range(name, body.get(name), least, most, "integer", is_whole)
+        _check_range(name, body.get(name), (least, most), "an integer", is_whole)
     stop = body.get("stop")
     if isinstance(stop, list) and len(stop) > 4:
-        raise refuse(f"Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with "
-                     f"length {len(stop)} instead.", "stop", "array_above_max_length")
+        raise refuse(
+            f"Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with "
+            f"length {len(stop)} instead.",
+            "stop",
+            "array_above_max_length",
+        )
     if stop is not None and not isinstance(stop, (str, list)):
         raise wrong_type("stop", "one of a string or array of strings", stop)
     if "top_logprobs" in body and not body.get("logprobs"):
@@ -296,17 +374,26 @@ def check_numbers(body: dict[str, Any]) -> None:
         raise refuse("The 'metadata' parameter is only allowed when 'store' is enabled.", "metadata")
 
 
-def _check_range(name: str, value: Any, low: float | None, high: float | None, kind: str, fits: Any) -> None:
+def _check_range(
+    name: str, value: Any, bounds: tuple[float, float | None], said: str, fits: Callable[[Any], bool]
+) -> None:
     if value is None:
         return
     if not fits(value):
-        raise wrong_type(name, f"{'an' if kind == 'integer' else 'a'} {kind}", value)
-    if low is not None and value < low:
-        raise refuse(f"Invalid '{name}': {kind} below minimum value. Expected a value >= {low}, but got {value} "
-                     "instead.", name, f"{kind}_below_min_value")
+        raise wrong_type(name, said, value)
+    (low, high), kind = bounds, said.rsplit(maxsplit=1)[-1]
+    if value < low:
+        raise refuse(
+            f"Invalid '{name}': {kind} below minimum value. Expected a value >= {low}, but got {value} instead.",
+            name,
+            f"{kind}_below_min_value",
+        )
     if high is not None and value > high:
-        raise refuse(f"Invalid '{name}': {kind} above maximum value. Expected a value <= {high}, but got {value} "
-                     "instead.", name, f"{kind}_above_max_value")
+        raise refuse(
+            f"Invalid '{name}': {kind} above maximum value. Expected a value <= {high}, but got {value} instead.",
+            name,
+            f"{kind}_above_max_value",
+        )
 
 
 def check_stream(body: dict[str, Any]) -> None:
@@ -319,8 +406,9 @@ def check_stream(body: dict[str, Any]) -> None:
         raise refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     unknown = sorted(set(options) - {"include_usage", "include_obfuscation"})
     if unknown:
-        raise refuse(f"Unknown parameter: 'stream_options.{unknown[0]}'.", f"stream_options.{unknown[0]}",
-                     "unknown_parameter")
+        raise refuse(
+            f"Unknown parameter: 'stream_options.{unknown[0]}'.", f"stream_options.{unknown[0]}", "unknown_parameter"
+        )
 
 
 def check_format(body: dict[str, Any]) -> None:
@@ -329,11 +417,16 @@ def check_format(body: dict[str, Any]) -> None:
         return
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if kind not in ("text", "json_object", "json_schema"):
-        raise refuse(f"Invalid value: '{kind}'. Supported values are: 'json_object', 'json_schema', and 'text'.",
-                     "response_format.type", "invalid_value")
+        raise refuse(
+            f"Invalid value: '{kind}'. Supported values are: 'json_object', 'json_schema', and 'text'.",
+            "response_format.type",
+            "invalid_value",
+        )
     if kind == "json_object" and "json" not in str([one.get("content") for one in body["messages"]]).lower():
-        raise refuse("'messages' must contain the word 'json' in some form, to use 'response_format' of type "
-                     "'json_object'.", "messages")
+        raise refuse(
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+            "messages",
+        )
     if kind == "json_schema":
         _check_json_schema(wanted.get("json_schema"))
 
@@ -357,16 +450,26 @@ def check_model_limits(body: dict[str, Any], model: str) -> None:
     """What reasoning models do not take, and what only they take."""
     if not is_reasoning(model):
         if "max_tokens" in body and "max_completion_tokens" in body:
-            raise refuse("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
-                         "max_tokens", "invalid_parameter_combination")
+            raise refuse(
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+                "max_tokens",
+                "invalid_parameter_combination",
+            )
         if "reasoning_effort" in body:
             raise refuse("Unrecognized request argument supplied: reasoning_effort")
         return
     for name in NOT_FOR_REASONING:
         if body.get(name) is not None:
             hint = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
-            raise refuse(f"Unsupported parameter: '{name}' is not supported with this model.{hint}", name,
-                         "unsupported_parameter")
+            raise refuse(
+                f"Unsupported parameter: '{name}' is not supported with this model.{hint}",
+                name,
+                "unsupported_parameter",
+            )
     if body.get("temperature", 1) not in (1, None):
-        raise refuse(f"Unsupported value: 'temperature' does not support {body['temperature']} with this model. Only "
-                     "the default (1) value is supported.", "temperature", "unsupported_value")
+        raise refuse(
+            f"Unsupported value: 'temperature' does not support {body['temperature']} with this model. Only "
+            "the default (1) value is supported.",
+            "temperature",
+            "unsupported_value",
+        )

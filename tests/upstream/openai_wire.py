@@ -4,31 +4,52 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import Any
+from typing import Any, ClassVar
 
-from . import images, openai_rules as rules
-from .core import IMAGE_TOKENS, Answer, Ask, Frame, Refusal, Usage, count_words, decoded, quarters, split_words, vector
+from . import images
+from . import openai_rules as rules
+from .core import IMAGE_TOKENS, Answer, Ask, Frame, Refusal, Usage, count_words, decoded, fragments, split_words, vector
 from .transport import Request
 from .vendor import UNKNOWN_MODEL, Keys, Wire, bearer, masked
 
 FINISH = {"tool": "tool_calls", "filter": "content_filter", "stop_sequence": "stop"}
 EMBEDDING_FIELDS = {"input", "model", "dimensions", "encoding_format", "user"}
-IMAGE_FIELDS = {"prompt", "model", "n", "size", "quality", "style", "user", "background", "moderation",
-                "output_format", "output_compression", "partial_images", "stream", "response_format"}
+IMAGE_FIELDS = {
+    "prompt",
+    "model",
+    "n",
+    "size",
+    "quality",
+    "style",
+    "user",
+    "background",
+    "moderation",
+    "output_format",
+    "output_compression",
+    "partial_images",
+    "stream",
+    "response_format",
+}
 CREATED = 1_767_225_600
 
 
 class OpenAIWire(Wire):
     """Strict OpenAI. Subclasses change who may come in, which fields they know, and how an error looks."""
 
-    statuses = {
+    statuses: ClassVar = {
         400: ("We could not process your request.", "invalid_request_error", None),
-        401: ("Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys.",
-              "invalid_request_error", "invalid_api_key"),
+        401: (
+            "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys.",
+            "invalid_request_error",
+            "invalid_api_key",
+        ),
         402: ("Your account has no active billing plan.", "billing_error", "billing_not_active"),
         403: ("You are not allowed to sample from this model", "invalid_request_error", "model_access_denied"),
-        404: ("The model `gone` does not exist or you do not have access to it.", "invalid_request_error",
-              "model_not_found"),
+        404: (
+            "The model `gone` does not exist or you do not have access to it.",
+            "invalid_request_error",
+            "model_not_found",
+        ),
         408: ("Request timed out.", "timeout", None),
         413: ("Maximum content size limit exceeded.", "invalid_request_error", "request_too_large"),
         422: ("Unprocessable request.", "invalid_request_error", None),
@@ -52,27 +73,41 @@ class OpenAIWire(Wire):
     def authorise(self, request: Request) -> None:
         key = bearer(request)
         if key is None:
-            raise Refusal(401, "You didn't provide an API key. You need to provide your API key in an Authorization "
-                               "header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
-                          kind="invalid_request_error")
+            raise Refusal(
+                401,
+                "You didn't provide an API key. You need to provide your API key in an Authorization "
+                "header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+                kind="invalid_request_error",
+            )
         if not self.keys.good(self.vendor, key):
             raise self.wrong_key(key)
 
     def wrong_key(self, key: str) -> Refusal:
-        return Refusal(401, f"Incorrect API key provided: {masked(key)}. You can find your API key at "
-                            "https://platform.openai.com/account/api-keys.", kind="invalid_request_error",
-                       code="invalid_api_key")
+        return Refusal(
+            401,
+            f"Incorrect API key provided: {masked(key)}. You can find your API key at "
+            "https://platform.openai.com/account/api-keys.",
+            kind="invalid_request_error",
+            code="invalid_api_key",
+        )
 
     def route(self, request: Request, path: str) -> Ask:
         if path == "/models" and request.method == "GET":
             return Ask(self.vendor, "models", "")
-        readers = {"/chat/completions": self.read_chat, "/embeddings": self.read_embeddings,
-                   "/images/generations": self.read_images}
+        readers = {
+            "/chat/completions": self.read_chat,
+            "/embeddings": self.read_embeddings,
+            "/images/generations": self.read_images,
+        }
         if path not in readers:
             raise Refusal(404, f"Invalid URL ({request.method} {request.path})", kind="invalid_request_error")
         if request.method != "POST":
-            raise Refusal(405, f"Not allowed to {request.method} on {request.path}.", kind="invalid_request_error",
-                          code="method_not_supported")
+            raise Refusal(
+                405,
+                f"Not allowed to {request.method} on {request.path}.",
+                kind="invalid_request_error",
+                code="method_not_supported",
+            )
         return readers[path](self.body(request))
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -80,8 +115,10 @@ class OpenAIWire(Wire):
         if not request.headers.get("content-type", "").startswith("application/json"):
             raise rules.refuse("you must provide a model parameter")
         if not isinstance(body, dict):
-            raise rules.refuse("We could not parse the JSON body of your request. (HINT: This likely means you aren't "
-                               "using your HTTP library correctly. The OpenAI API expects a JSON payload.)")
+            raise rules.refuse(
+                "We could not parse the JSON body of your request. (HINT: This likely means you aren't "
+                "using your HTTP library correctly. The OpenAI API expects a JSON payload.)"
+            )
         return body
 
     def model(self, body: dict[str, Any]) -> str:
@@ -89,8 +126,12 @@ class OpenAIWire(Wire):
         if not isinstance(model, str) or not model:
             raise rules.refuse("you must provide a model parameter")
         if UNKNOWN_MODEL in model:
-            raise Refusal(404, f"The model `{model}` does not exist or you do not have access to it.",
-                          kind="invalid_request_error", code="model_not_found")
+            raise Refusal(
+                404,
+                f"The model `{model}` does not exist or you do not have access to it.",
+                kind="invalid_request_error",
+                code="model_not_found",
+            )
         return model
 
     def check_chat(self, body: dict[str, Any]) -> None:
@@ -103,11 +144,20 @@ class OpenAIWire(Wire):
     def read_chat(self, body: dict[str, Any]) -> Ask:
         model = self.model(body)
         self.check_chat(body)
-        ask = Ask(self.vendor, "chat", model, stream=bool(body.get("stream")), limit=self.limit(body),
-                  count=body.get("n") or 1, parallel=body.get("parallel_tool_calls") is not False)
+        ask = Ask(
+            self.vendor,
+            "chat",
+            model,
+            stream=bool(body.get("stream")),
+            limit=self.limit(body),
+            count=body.get("n") or 1,
+            parallel=body.get("parallel_tool_calls") is not False,
+        )
         stop = body.get("stop") or []
         ask.stops = [stop] if isinstance(stop, str) else stop
-        ask.tools = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in body.get("tools") or []}
+        ask.tools = {
+            tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in body.get("tools") or []
+        }
         ask.force = _force(body.get("tool_choice"))
         ask.schema = _schema(body.get("response_format"))
         ask.extra["include_usage"] = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -120,8 +170,9 @@ class OpenAIWire(Wire):
         given = body.get("input")
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not texts or "" in texts:
-            raise rules.refuse("'$.input' is invalid. Please check the API reference: "
-                               "https://platform.openai.com/docs/api-reference.")
+            raise rules.refuse(
+                "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference."
+            )
         ask = Ask(self.vendor, "embeddings", model, input_tokens=count_words(*map(str, texts)))
         ask.extra.update(texts=texts, size=body.get("dimensions") or 64, base64=body.get("encoding_format") == "base64")
         return ask
@@ -141,12 +192,17 @@ class OpenAIWire(Wire):
     # --- writing --------------------------------------------------------------------------------------------------
 
     def error(self, refusal: Refusal) -> dict[str, Any]:
-        return {"error": {"message": refusal.message, "type": refusal.kind, "param": refusal.param,
-                          "code": refusal.code}}
+        return {
+            "error": {"message": refusal.message, "type": refusal.kind, "param": refusal.param, "code": refusal.code}
+        }
 
     def out_of_quota(self) -> Refusal:
-        return Refusal(429, "You exceeded your current quota, please check your plan and billing details.",
-                       kind="insufficient_quota", code="insufficient_quota")
+        return Refusal(
+            429,
+            "You exceeded your current quota, please check your plan and billing details.",
+            kind="insufficient_quota",
+            code="insufficient_quota",
+        )
 
     def headers(self, number: int) -> dict[str, str]:
         return {"x-request-id": f"req_{number:012d}", "openai-version": "2020-10-01", "openai-processing-ms": "1"}
@@ -157,15 +213,20 @@ class OpenAIWire(Wire):
 
     def models(self, ask: Ask, answer: Answer) -> Any:
         names = ("gpt-4o", "gpt-4o-mini", "gpt-5", "o4-mini", "text-embedding-3-small", "gpt-image-1")
-        return {"object": "list", "data": [{"id": name, "object": "model", "created": CREATED, "owned_by": self.vendor}
-                                           for name in names]}
+        return {
+            "object": "list",
+            "data": [{"id": name, "object": "model", "created": CREATED, "owned_by": self.vendor} for name in names],
+        }
 
     def embeddings(self, ask: Ask, answer: Answer) -> Any:
         rows = [vector(str(text), ask.extra["size"]) for text in ask.extra["texts"]]
         packed: list[Any] = [_base64(row) for row in rows] if ask.extra["base64"] else rows
-        return {"object": "list", "model": answer.model,
-                "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(packed)],
-                "usage": {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input}}
+        return {
+            "object": "list",
+            "model": answer.model,
+            "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(packed)],
+            "usage": {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input},
+        }
 
     def images(self, ask: Ask, answer: Answer) -> Any:
         pixel = base64.b64encode(images.PIXEL).decode()
@@ -173,36 +234,63 @@ class OpenAIWire(Wire):
         data: dict[str, Any] = {"created": CREATED, "data": [one] * ask.count}
         if not ask.extra["as_url"]:
             answer.usage.output = IMAGE_TOKENS * ask.count
-            data["usage"] = {"input_tokens": answer.usage.input, "output_tokens": answer.usage.output,
-                             "total_tokens": answer.usage.input + answer.usage.output,
-                             "input_tokens_details": {"text_tokens": answer.usage.input, "image_tokens": 0}}
+            data["usage"] = {
+                "input_tokens": answer.usage.input,
+                "output_tokens": answer.usage.output,
+                "total_tokens": answer.usage.input + answer.usage.output,
+                "input_tokens_details": {"text_tokens": answer.usage.input, "image_tokens": 0},
+            }
         return data
 
     def completion(self, ask: Ask, answer: Answer) -> Any:
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text if not answer.calls else None,
-                                   "refusal": None, "annotations": []}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": answer.text if not answer.calls else None,
+            "refusal": None,
+            "annotations": [],
+        }
         if answer.calls:
-            message["tool_calls"] = [{"id": f"call_{call.id}", "type": "function",
-                                      "function": {"name": call.name, "arguments": call.text()}}
-                                     for call in answer.calls]
-        choices = [self.choice({"index": index, "message": message, "logprobs": None, "finish_reason": _finish(answer)})
-                   for index in range(ask.count)]
-        return {**self.envelope(answer, "chat.completion"), "choices": choices,
-                "usage": self.usage(_times(answer.usage, ask.count))}
+            message["tool_calls"] = [
+                {"id": f"call_{call.id}", "type": "function", "function": {"name": call.name, "arguments": call.text()}}
+                for call in answer.calls
+            ]
+        choices = [
+            self.choice({"index": index, "message": message, "logprobs": None, "finish_reason": _finish(answer)})
+            for index in range(ask.count)
+        ]
+        return {
+            **self.envelope(answer, "chat.completion"),
+            "choices": choices,
+            "usage": self.usage(answer.usage),
+        }
 
     def choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         return choice
 
     def envelope(self, answer: Answer, kind: str) -> dict[str, Any]:
-        return {"id": f"chatcmpl-{answer.number:024d}", "object": kind, "created": CREATED, "model": answer.model,
-                "service_tier": "default", "system_fingerprint": "fp_sim"}
+        return {
+            "id": f"chatcmpl-{answer.number:024d}",
+            "object": kind,
+            "created": CREATED,
+            "model": answer.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_sim",
+        }
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         prompt, completion = usage.input + usage.cached + usage.cache_write, usage.output + usage.reasoning
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
-                "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
-                "completion_tokens_details": {"reasoning_tokens": usage.reasoning, "audio_tokens": 0,
-                                              "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": usage.reasoning,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        }
 
     def frames(self, ask: Ask, answer: Answer) -> list[Frame]:
         with_usage = ask.extra["include_usage"]
@@ -221,24 +309,25 @@ class OpenAIWire(Wire):
             made += [chunk(index, delta, tokens=tokens) for delta, tokens in _call_deltas(answer)]
             made.append(chunk(index, {}, _finish(answer)))
         if with_usage:
-            made.append(Frame({**head, "choices": [], "usage": self.usage(_times(answer.usage, ask.count))}))
+            made.append(Frame({**head, "choices": [], "usage": self.usage(answer.usage)}))
         return [*made, Frame("[DONE]")]
 
 
 def _call_deltas(answer: Answer) -> list[tuple[dict[str, Any], int]]:
     deltas: list[tuple[dict[str, Any], int]] = []
     for index, call in enumerate(answer.calls):
-        first = {"index": index, "id": f"call_{call.id}", "type": "function",
-                 "function": {"name": call.name, "arguments": ""}}
+        first = {
+            "index": index,
+            "id": f"call_{call.id}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": ""},
+        }
         deltas.append(({"tool_calls": [first]}, 0))
-        for part in quarters(call.text()):
-            deltas.append(({"tool_calls": [{"index": index, "function": {"arguments": part}}]}, count_words(part)))
+        deltas += [
+            ({"tool_calls": [{"index": index, "function": {"arguments": part}}]}, tokens)
+            for part, tokens in fragments(call.text())
+        ]
     return deltas
-
-
-def _times(usage: Usage, count: int) -> Usage:
-    """n answers cost one prompt and n completions."""
-    return Usage(usage.input, usage.cached, usage.cache_write, usage.output * count, usage.reasoning * count)
 
 
 def _finish(answer: Answer) -> str:

@@ -22,8 +22,16 @@ class RemoteUpstream(Addresses):
         self.url = url.rstrip("/")
         self._opener = build_opener(ProxyHandler({}))
 
-    def script(self, what: Behaviour | str, *, vendor: str | None = None, model: str | None = None,
-               route: str | None = None, key: str | None = None, times: int | None = None) -> None:
+    def script(
+        self,
+        what: Behaviour | str,
+        *,
+        vendor: str | None = None,
+        model: str | None = None,
+        route: str | None = None,
+        key: str | None = None,
+        times: int | None = None,
+    ) -> None:
         steps = what if isinstance(what, str) else what.to_json()
         self._post("script", behaviour=steps, vendor=vendor, model=model, route=route, key=key, times=times)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -24,14 +25,28 @@ from .openai_wire import OpenAIWire
 from .transport import BadFraming, Connection, Reply, Request, deliver, reusable
 from .vendor import Keys, Wire
 
-WIRES: dict[str, type[Wire]] = {"openai": OpenAIWire, "azure": AzureWire, "azure-east": AzureWire,
-                                "azure-west": AzureWire, "anthropic": AnthropicWire, "gemini": GeminiWire,
-                                "grok": GrokWire, "ngrok": NgrokWire, "llama": LooseWire}
+WIRES: dict[str, type[Wire]] = {
+    "openai": OpenAIWire,
+    "azure": AzureWire,
+    "azure-east": AzureWire,
+    "azure-west": AzureWire,
+    "anthropic": AnthropicWire,
+    "gemini": GeminiWire,
+    "grok": GrokWire,
+    "ngrok": NgrokWire,
+    "llama": LooseWire,
+}
 CANARY_KEYS = {
-    "openai": "sk-sim-openai-CANARY-4f1c9a7be2d84c06", "azure": "sim0azure0CANARY07d3e5b1c9f2a4866",
-    "azure-east": "sim0azure0east0CANARY0a91b6c3d7e2", "azure-west": "sim0azure0west0CANARY05c2e8f4b1d3",
-    "anthropic": "sk-ant-sim-CANARY-93b7e1d05ac24f68", "gemini": "AIzaSimCANARY-2c8e6f10b4d97a3512345",
-    "grok": "xai-sim-CANARY-6d2f8b3c1e9a4705", "ngrok": "sk-sim-ngrok-CANARY-1b7d4e", "llama": "sk-sim-llama-CANARY-8e3a5c"}
+    "openai": "sk-sim-openai-CANARY-4f1c9a7be2d84c06",
+    "azure": "sim0azure0CANARY07d3e5b1c9f2a4866",
+    "azure-east": "sim0azure0east0CANARY0a91b6c3d7e2",
+    "azure-west": "sim0azure0west0CANARY05c2e8f4b1d3",
+    "anthropic": "sk-ant-sim-CANARY-93b7e1d05ac24f68",
+    "gemini": "AIzaSimCANARY-2c8e6f10b4d97a3512345",
+    "grok": "xai-sim-CANARY-6d2f8b3c1e9a4705",
+    "ngrok": "sk-sim-ngrok-CANARY-1b7d4e",
+    "llama": "sk-sim-llama-CANARY-8e3a5c",
+}
 BACKLOG = 4096
 
 
@@ -42,7 +57,7 @@ class Upstream(Addresses):
     """
 
     def __init__(self, port: int = 0, *, tls: bool = False, host: str = "127.0.0.1", keep: int = 10_000) -> None:
-        self.keys = dict(CANARY_KEYS)
+        self.keys: dict[str, str] = dict(CANARY_KEYS)
         self.ledger = Ledger(keep)
         self.ca_file: Path | None = None
         self._keys = Keys(self.keys)
@@ -76,10 +91,8 @@ class Upstream(Addresses):
         with self._lock:
             doomed = [self._listener, *self._connections]
         for sock in doomed:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         for sock in (self._listener, *self._held):
             sock.close()
         self.ledger.wait_idle(2)
@@ -93,8 +106,16 @@ class Upstream(Addresses):
 
     # --- what a test says and asks --------------------------------------------------------------------------------
 
-    def script(self, what: Behaviour | str, *, vendor: str | None = None, model: str | None = None,
-               route: str | None = None, key: str | None = None, times: int | None = None) -> None:
+    def script(
+        self,
+        what: Behaviour | str,
+        *,
+        vendor: str | None = None,
+        model: str | None = None,
+        route: str | None = None,
+        key: str | None = None,
+        times: int | None = None,
+    ) -> None:
         """Let matching requests be answered so: the next `times`, or all until `reset`. Counted scripts go first, in
         order; of lasting ones the latest counts. Without a route only chat, embeddings and images match; a request
         that is refused by the rules uses nothing up."""
@@ -217,8 +238,9 @@ class Upstream(Addresses):
             reply = self._reply(call)
         except Refusal as refusal:
             seen.error = refusal.message
-            reply = Reply(refusal.status, {**wire.headers(number), **refusal.headers},
-                          json.dumps(wire.error(refusal)).encode())
+            reply = Reply(
+                refusal.status, {**wire.headers(number), **refusal.headers}, json.dumps(wire.error(refusal)).encode()
+            )
             call = _refused_call(wire, request, path, number, seen)
         except Interstitial:
             reply = Reply(200, {"content-type": "text/html", "ngrok-error-code": "ERR_NGROK_6024"}, Interstitial.page)
@@ -246,8 +268,19 @@ def _refused_call(wire: Wire, request: Request, path: str, number: int, seen: Se
     named = body.get("model") if isinstance(body, dict) else None
     found = re.search(r"(?:models|deployments)/([^/:]+)", path)
     seen.model = str(named or (found[1] if found else ""))
-    seen.route = next((route for mark, route in (("embed", "embeddings"), ("images/", "images"), ("models", "models"),
-                                                 ("count_tokens", "count_tokens")) if mark in path.lower()), "chat")
+    seen.route = next(
+        (
+            route
+            for mark, route in (
+                ("embed", "embeddings"),
+                ("images/", "images"),
+                ("models", "models"),
+                ("count_tokens", "count_tokens"),
+            )
+            if mark in path.lower()
+        ),
+        "chat",
+    )
     if "enerateContent" in path:
         seen.route = "chat"
     return Call(wire, Ask(wire.vendor, seen.route, seen.model), Answer(number), request, seen.key)

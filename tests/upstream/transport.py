@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -18,9 +19,21 @@ from .core import Frame
 MAX_HEAD = 256 * 1024
 MAX_BODY = 512 * 1024 * 1024
 BLOCK = 64 * 1024
-REASONS = {200: "OK", 204: "No Content", 302: "Found", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
-           404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large", 422: "Unprocessable Content",
-           429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}
+REASONS = {
+    200: "OK",
+    204: "No Content",
+    302: "Found",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class PeerGone(Exception):
@@ -119,8 +132,14 @@ class Connection:
         if headers.get("expect", "").lower() == "100-continue":
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         target = urlsplit(parts[1])
-        return Request(parts[0], unquote(target.path), dict(parse_qsl(target.query, keep_blank_values=True)), headers,
-                       pairs, self._read_body(headers))
+        return Request(
+            parts[0],
+            unquote(target.path),
+            dict(parse_qsl(target.query, keep_blank_values=True)),
+            headers,
+            pairs,
+            self._read_body(headers),
+        )
 
     def _read_headers(self) -> Iterator[tuple[str, str]]:
         while (line := self._reader.readline(MAX_HEAD)) not in (b"\r\n", b""):
@@ -139,8 +158,8 @@ class Connection:
                 raise BadFraming(f"Content-Length {size!r}")
             return self._reader.read(int(size))
         body = b""
-        while size := int(self._reader.readline(MAX_HEAD).split(b";")[0], 16):
-            body += self._reader.read(size)
+        while length := int(self._reader.readline(MAX_HEAD).split(b";")[0], 16):
+            body += self._reader.read(length)
             self._reader.readline(MAX_HEAD)
         self._reader.readline(MAX_HEAD)
         return body
@@ -155,14 +174,20 @@ class Connection:
         """Wait, but notice at once when the peer goes away."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            try:
-                readable, _, _ = select.select([self.sock], [], [], left)
-            except (OSError, ValueError) as error:
-                raise PeerGone from error
+            readable = self._readable(left)
             if readable and self._peek_is_end():
                 raise PeerGone
             if readable:  # a pipelined request waits: nothing to learn from select any more
                 time.sleep(min(left, 0.05))
+
+    def _readable(self, seconds: float | None) -> bool:
+        """Whether bytes or an end arrive in time. Not select(): that stops at file descriptor 1024."""
+        poller = select.poll()
+        try:
+            poller.register(self.sock, select.POLLIN)
+        except ValueError as error:
+            raise PeerGone from error
+        return bool(poller.poll(None if seconds is None else max(1, int(seconds * 1000))))
 
     def _peek_is_end(self) -> bool:
         if isinstance(self.sock, ssl.SSLSocket):  # TLS cannot peek; the next send will tell
@@ -179,22 +204,18 @@ class Connection:
 
     def wait_for_bytes(self) -> None:
         """Return when the peer sends something more, or closes."""
-        select.select([self.sock], [], [])
+        self._readable(None)
 
     def reset(self) -> None:
         """Close with a RST instead of a FIN: SO_LINGER on, zero seconds."""
-        try:
+        with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass
         self.close()
 
     def close(self) -> None:
         for closable in (self._reader, self.sock):
-            try:
+            with contextlib.suppress(OSError):
                 closable.close()
-            except OSError:
-                pass
 
 
 def head(status: int, headers: dict[str, str]) -> bytes:
@@ -235,7 +256,7 @@ def _send_head(conn: Connection, reply: Reply, defaults: dict[str, str]) -> None
         conn.send(data)
         return
     for position in range(len(data)):
-        conn.send(data[position:position + 1])
+        conn.send(data[position : position + 1])
         conn.pause(reply.drip_head)
 
 
@@ -245,7 +266,7 @@ def _send_body(conn: Connection, reply: Reply, done: Delivery) -> None:
     _send_head(conn, reply, {"content-type": "application/json", "content-length": str(total)})
     conn.pause(reply.first_delay)
     if reply.cut is not None:
-        before, size, after = before[:reply.cut], 0, b""
+        before, size, after = before[: reply.cut], 0, b""
     for block in _blocks(before, size, after, step=1 if reply.drip else BLOCK):
         conn.send(block)
         done.body_bytes += len(block)
@@ -255,11 +276,11 @@ def _send_body(conn: Connection, reply: Reply, done: Delivery) -> None:
 
 def _blocks(before: bytes, size: int, after: bytes, *, step: int) -> Iterator[bytes]:
     for start in range(0, len(before), step):
-        yield before[start:start + step]
+        yield before[start : start + step]
     for start in range(0, size, BLOCK):
         yield b"x" * min(BLOCK, size - start)
     for start in range(0, len(after), step):
-        yield after[start:start + step]
+        yield after[start : start + step]
 
 
 def _filled(data: bytes, filler: tuple[str, int] | None) -> tuple[bytes, int, bytes]:
@@ -269,8 +290,15 @@ def _filled(data: bytes, filler: tuple[str, int] | None) -> tuple[bytes, int, by
 
 
 def _send_stream(conn: Connection, reply: Reply, done: Delivery) -> None:
-    _send_head(conn, reply, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
-                             "transfer-encoding": "chunked"})
+    _send_head(
+        conn,
+        reply,
+        {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            "transfer-encoding": "chunked",
+        },
+    )
     conn.pause(reply.first_delay)
     frames = reply.frames or []
     end = len(frames) if reply.cut is None else min(reply.cut, len(frames))
@@ -283,7 +311,7 @@ def _send_stream(conn: Connection, reply: Reply, done: Delivery) -> None:
         done.frames = index + 1
     if reply.half and end < len(frames):
         rest = render(frames[end], reply, end)
-        _send_chunk(conn, rest[:max(1, len(rest) // 2)])
+        _send_chunk(conn, rest[: max(1, len(rest) // 2)])
     if reply.ending == "garbage":
         conn.send(b"zz-not-a-chunk-size\r\n\x00\xff\r\n")
     elif reply.ending in ("clean", "stale", "stale_on_reuse"):
@@ -301,7 +329,7 @@ def _send_packets(conn: Connection, reply: Reply, data: bytes) -> None:
         return
     step = 1 if reply.drip else reply.packet or len(data) or 1
     for start in range(0, len(data), step):
-        _send_chunk(conn, data[start:start + step])
+        _send_chunk(conn, data[start : start + step])
         conn.pause(reply.drip or (0.001 if reply.packet else 0))
 
 
