@@ -88,7 +88,8 @@ class Provider:
     """Somebody who answers: its kind of wire, its addresses, its models.
 
     ``uid``: the id that S2's document prints. ``rank``: its place in the order of the default.
-    ``last_resort``: answers unnamed requests only where nobody else is on (`demo`). ``switch``: what to set where it is off.
+    ``last_resort``: answers unnamed requests only where nobody else is on (`demo`). ``switch``: what to set where it
+    is off.
     """
 
     id: str
@@ -139,7 +140,7 @@ class Catalogue:
 
     @cached_property
     def ordered(self) -> tuple[Provider, ...]:
-        """In the order of the default: the shipped ones as ``docs/api.md`` lists them, then others, then last resorts."""
+        """In the order of the default: the shipped ones as ``docs/api.md`` lists them, others, last resorts."""
         return tuple(sorted(self.providers, key=lambda one: (one.last_resort, one.rank, one.id)))
 
     @cached_property

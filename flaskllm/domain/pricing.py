@@ -1,7 +1,7 @@
 """Money: Decimal dollars in, integers of 10⁻⁹ dollar out.
 
-Prices are held as integers of 10⁻⁹ dollar for a million tokens, so that $30 a million is 30_000_000_000 and the price of
-one token is always exact. Rounding is half up, once for each attempt.
+Prices are held as integers of 10⁻⁹ dollar for a million tokens, so that $30 a million is 30_000_000_000 and the price
+of one token is always exact. Rounding is half up, once for each attempt.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class PixelPrice:
 class Price:
     """What a million tokens of each bucket cost, in 10⁻⁹ dollar; None: as the bucket it is part of.
 
-    ``above``: (prompt tokens, price) in rising order; a call with more prompt tokens than that is priced by it as a whole,
-    as OpenAI, Anthropic and Google bill long contexts. ``version`` says where the figures came from.
+    ``above``: (prompt tokens, price) in rising order; a call with more prompt tokens than that is priced by it as a
+    whole, as OpenAI, Anthropic and Google bill long contexts. ``version`` says where the figures came from.
     """
 
     input: int

@@ -13,12 +13,12 @@ from flaskllm.models.types import JsonText, UtcDateTime, new_id, now
 
 
 class ProviderRow(db.Model):
-    """A provider. ``enabled`` None: on where it has a key, or its address is set; True or False is an administrator's word.
+    """A provider. ``enabled`` None: on where it has a key, or its address is set; False: an administrator's off.
 
     ``origin``: ``shipped`` (seeding may rewrite it), ``touched`` (shipped, changed since) or ``own``.
     ``deleted_at`` keeps a deleted shipped row from coming back with the next seeding.
-    ``shipped``: the operator's words from the catalogue file (``base_url``, ``api_key``, ``last_resort``), with ``${NAME}``
-    in them as written: filled in when the catalogue is loaded, never before, and out of every door's reach.
+    ``shipped``: the operator's words from the catalogue file (``base_url``, ``api_key``, ``last_resort``), with
+    ``${NAME}`` in them as written: filled in when the catalogue is loaded, never before, and out of every door's reach.
     """
 
     __tablename__ = "providers"

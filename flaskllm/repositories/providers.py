@@ -1,0 +1,121 @@
+"""Providers, models and keys: every query, and the version by which other processes see a change. Nothing commits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Integer, String, cast, select, text, update
+from sqlalchemy.orm import Session, selectinload
+
+from flaskllm.models.catalogue import Meta, ModelRow, ProviderKeyRow, ProviderRow
+
+__all__ = [
+    "ModelRow",
+    "ProviderKeyRow",
+    "ProviderRow",
+    "add_key",
+    "add_model",
+    "add_provider",
+    "all_keys",
+    "bump_version",
+    "get_key",
+    "get_model",
+    "get_provider",
+    "key_context",
+    "load_providers",
+    "lock_catalogue",
+    "read_version",
+]
+
+VERSION = "catalogue_version"
+OPEN_META = "INSERT INTO meta (name, value) VALUES (:name, '0') ON CONFLICT (name) DO NOTHING"
+
+
+def key_context(provider_id: str) -> str:
+    """What `Vault` binds a provider's key to, so that a row copied to another provider does not decrypt."""
+    return f"provider_keys.ciphertext:{provider_id}"
+
+
+# -- the version ------------------------------------------------------------------------------------------------------
+
+
+def read_version(session: Session) -> int:
+    """The catalogue's version; 0 before the first change."""
+    value = session.scalar(select(Meta.value).where(Meta.name == VERSION))
+    return int(value or 0)
+
+
+def bump_version(session: Session) -> None:
+    """Tell every process that the catalogue has changed; belongs into the transaction of the change."""
+    session.execute(text(OPEN_META), {"name": VERSION})
+    raised = cast(cast(Meta.value, Integer) + 1, String)
+    session.execute(update(Meta).where(Meta.name == VERSION).values(value=raised))
+
+
+def lock_catalogue(session: Session) -> None:
+    """Begin by writing, so that two processes that change the catalogue at once come one after the other.
+
+    PostgreSQL locks the row, SQLite the file; reading first would make SQLite refuse the later write at once.
+    """
+    session.execute(text(OPEN_META), {"name": VERSION})
+    session.execute(update(Meta).where(Meta.name == VERSION).values(value=Meta.value))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_providers(session: Session, *, deleted: bool = False) -> Sequence[ProviderRow]:
+    """Every provider with its models and keys, in three queries; deleted rows too where asked for."""
+    query = (
+        select(ProviderRow)
+        .options(selectinload(ProviderRow.models), selectinload(ProviderRow.keys))
+        .order_by(ProviderRow.position, ProviderRow.id)
+    )
+    if not deleted:
+        query = query.where(ProviderRow.deleted_at.is_(None))
+    return session.scalars(query).all()
+
+
+def get_provider(session: Session, provider_id: str, *, deleted: bool = False) -> ProviderRow | None:
+    """One provider; a deleted one only where asked for."""
+    row = session.get(ProviderRow, provider_id)
+    return None if row is None or (row.deleted_at and not deleted) else row
+
+
+def get_model(session: Session, provider_id: str, name: str, *, deleted: bool = False) -> ModelRow | None:
+    """One model of a provider by its name."""
+    query = select(ModelRow).where(ModelRow.provider_id == provider_id, ModelRow.name == name)
+    row = session.scalars(query).one_or_none()
+    return None if row is None or (row.deleted_at and not deleted) else row
+
+
+def get_key(session: Session, provider_id: str, key_id: str) -> ProviderKeyRow | None:
+    """One key, only as its own provider's."""
+    row = session.get(ProviderKeyRow, key_id)
+    return row if row is not None and row.provider_id == provider_id else None
+
+
+def all_keys(session: Session) -> Sequence[ProviderKeyRow]:
+    """Every key, for encrypting anew."""
+    return session.scalars(select(ProviderKeyRow).order_by(ProviderKeyRow.id)).all()
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def add_provider(session: Session, row: ProviderRow) -> ProviderRow:
+    session.add(row)
+    session.flush()
+    return row
+
+
+def add_model(session: Session, row: ModelRow) -> ModelRow:
+    session.add(row)
+    session.flush()
+    return row
+
+
+def add_key(session: Session, row: ProviderKeyRow) -> ProviderKeyRow:
+    session.add(row)
+    session.flush()
+    return row

@@ -1,0 +1,299 @@
+"""Which models this caller may get for this name, and in which order.
+
+A name is a model's name, ``provider/name``, an alias, a tier, ``auto``, or nothing at all (``docs/api.md``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from flaskllm.domain.catalogue import AUTO, TIERS, Candidate, Catalogue, Endpoint, Key, Model, Provider
+from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.principal import Principal
+from flaskllm.errors import Forbidden, InvalidRequest, NotFound, invalid
+
+PER_PROVIDER, IN_ALL = 2, 4
+"""Most candidates (``promises.md`` M8)."""
+NEEDS = {
+    "tools": "tools",
+    "json_schema": "response_format",
+    "images": "messages",
+    "chat": "model",
+    "stream": "stream",
+    "embeddings": "model",
+    "image_generation": "model",
+}
+"""What a request may need of a model, to the field that is named where the model cannot do it."""
+IMAGE_PARTS = frozenset({"image_url", "input_image"})
+
+Place = tuple[Provider, Model]
+
+
+class Asked(Protocol):
+    """What every kind of request says of the model it wants."""
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def provider(self) -> str | None: ...
+
+
+class Visible(NamedTuple):
+    """A model under the name that `/v1/models` lists it by."""
+
+    name: str
+    provider: Provider
+    model: Model
+
+
+class ModelRouter:
+    """Turns what was asked for into candidates.
+
+    ``rests`` says of a candidate that it had better not be tried now (`CircuitBoard`): it goes behind the others, so
+    that the few that are kept are those that may answer.
+    """
+
+    def __init__(
+        self,
+        catalogue: Callable[[], Catalogue],
+        *,
+        default_provider: str | None = None,
+        rests: Callable[[Candidate], bool] = lambda _: False,
+    ) -> None:
+        self._catalogue = catalogue
+        self._default_provider = default_provider
+        self._rests = rests
+        self._turns: dict[str, Iterator[int]] = {}
+
+    def candidates(self, request: Asked, principal: Principal, *, ability: str = "chat") -> list[Candidate]:
+        """At most four ways to answer, best first, never none.
+
+        Raises `NotFound` for an unknown name or one whose provider is off, `Forbidden` for a model that the token may
+        not use, `InvalidRequest` naming the field that a named model cannot serve.
+        """
+        needs = needs_of(request, ability)
+        choice = _Choice(self._catalogue(), request, principal, needs, self._default_provider)
+        return self._spread(choice.places())
+
+    def visible(self, principal: Principal) -> list[Visible]:
+        """Every model that this caller may use, each name once, owned by the provider that the bare name goes to.
+
+        Aliases are names; tiers and ``auto`` are choices and are not listed.
+        """
+        catalogue = self._catalogue()
+        found: dict[str, Visible] = {}
+        for provider, model in catalogue.models():
+            for name in (model.name, *model.aliases):
+                owner = _bare(catalogue, name)[0]
+                public = name if owner == (provider, model) else f"{provider.id}/{name}"
+                if may_use(principal, public, provider, model):
+                    found.setdefault(public, Visible(public, provider, model))
+        return list(found.values())
+
+    # -- places into candidates ---------------------------------------------------------------------------------------
+
+    def _spread(self, places: Sequence[Place]) -> list[Candidate]:
+        """Endpoints and keys of each provider in turn; two a provider and four in all."""
+        kept: list[Candidate] = []
+        for provider, models in _by_provider(places):
+            pairs = self._in_turn(provider)
+            own = [Candidate(provider, model, endpoint, key) for model in models for endpoint, key in pairs]
+            kept += sorted(own, key=self._rests)[:PER_PROVIDER]
+        return sorted(kept, key=self._rests)[:IN_ALL]
+
+    def _in_turn(self, provider: Provider) -> list[tuple[Endpoint, Key | None]]:
+        """Every endpoint with each of its keys, begun one further each time; another endpoint before another key."""
+        pairs = _pairs(provider.endpoints or (Endpoint("main", ""),))
+        turn = next(self._turns.setdefault(provider.id, itertools.count())) % len(pairs)
+        first, *rest = pairs[turn:] + pairs[:turn]
+        return [first, *sorted(rest, key=lambda pair: pair[0].id == first[0].id)]
+
+
+def _pairs(endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, Key | None]]:
+    rounds = itertools.zip_longest(*([(endpoint, key) for key in endpoint.keys or (None,)] for endpoint in endpoints))
+    return [pair for each in rounds for pair in each if pair is not None]
+
+
+def _by_provider(places: Iterable[Place]) -> list[tuple[Provider, list[Model]]]:
+    grouped: dict[str, tuple[Provider, list[Model]]] = {}
+    for provider, model in places:
+        grouped.setdefault(provider.id, (provider, []))[1].append(model)
+    return list(grouped.values())
+
+
+def needs_of(request: Asked, ability: str) -> tuple[str, ...]:
+    """What a model must be able to do for this request."""
+    if not isinstance(request, ChatRequest):
+        return (ability,)
+    params: Mapping[str, Any] = request.params
+    found = [ability]
+    if request.stream:
+        found.append("stream")
+    if params.get("tools"):
+        found.append("tools")
+    response_format = params.get("response_format")
+    if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
+        found.append("json_schema")
+    if any(part.get("type") in IMAGE_PARTS for part in _parts(request.messages)):
+        found.append("images")
+    return tuple(found)
+
+
+def _parts(messages: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            yield from (part for part in content if isinstance(part, dict))
+
+
+def may_use(principal: Principal, asked: str | None, provider: Provider, model: Model) -> bool:
+    """Whether the token's list of models, if it has one, holds what was asked for or what that turned out to be."""
+    if principal.models is None:
+        return True
+    names = {asked, model.name, f"{provider.id}/{model.name}", *model.aliases}
+    return not names.isdisjoint(principal.models)
+
+
+def _bare(catalogue: Catalogue, name: str) -> tuple[Place, ...]:
+    """The models of a bare name. A last resort stands aside where another provider bears the same name."""
+    places = catalogue.by_name.get(name, ())
+    return tuple(place for place in places if not place[0].last_resort) or places
+
+
+class _Choice:
+    """One request's way from a name to models."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        request: Asked,
+        principal: Principal,
+        needs: tuple[str, ...],
+        default_provider: str | None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._name = request.model or None
+        self._narrow = request.provider or None
+        self._principal = principal
+        self._needs = needs
+        self._default_provider = default_provider
+
+    def places(self) -> list[Place]:
+        if self._narrow:
+            self._provider(self._narrow)
+        if self._name is None:
+            return self._checked([self._default()])
+        if self._name == AUTO or (self._name in TIERS and self._name not in self._catalogue.by_name):
+            return self._chosen(None if self._name == AUTO else self._name)
+        return self._checked(self._named(self._name))
+
+    # -- by name ------------------------------------------------------------------------------------------------------
+
+    def _named(self, name: str) -> list[Place]:
+        prefix, slash, rest = name.partition("/")
+        owner = self._catalogue.by_id.get(prefix) if slash else None
+        exact = owner.model(rest) if owner and owner.on else None
+        found = [(owner, exact)] if owner and exact else self._within(name)
+        return self._narrowed(found) or self._nowhere(name)
+
+    def _within(self, name: str) -> Sequence[Place]:
+        if not self._narrow:
+            return _bare(self._catalogue, name)
+        provider = self._catalogue.by_id[self._narrow]
+        model = provider.model(name)
+        return [(provider, model)] if model else []
+
+    def _narrowed(self, places: Iterable[Place]) -> list[Place]:
+        return [place for place in places if self._narrow in (None, place[0].id)]
+
+    def _nowhere(self, name: str) -> list[Place]:
+        """Nobody who is on has it. Say what to do: switch its provider on, or choose another."""
+        prefix, _, rest = name.partition("/")
+        for provider in self._catalogue.ordered:
+            if not provider.on and (provider.model(name) or (provider.id == prefix and provider.model(rest))):
+                raise NotFound(f"The model {name[:80]!r} is {provider.id}'s, which is off: {_how_to(provider)}")
+        where = f" at {self._narrow}" if self._narrow else ""
+        raise NotFound(f"There is no model {name[:80]!r}{where}; GET /v1/models lists those that you may use.")
+
+    def _provider(self, provider_id: str) -> Provider:
+        provider = self._catalogue.by_id.get(provider_id)
+        if provider is None:
+            known = ", ".join(one.id for one in self._catalogue.on)
+            raise NotFound(f"There is no provider {provider_id[:80]!r}; those that are on: {known}.")
+        if not provider.on:
+            raise NotFound(f"The provider {provider.id} is off: {_how_to(provider)}")
+        return provider
+
+    def _checked(self, places: Sequence[Place]) -> list[Place]:
+        """Of named models: those that the caller may use and that can do it, or what is wrong with all of them."""
+        allowed = [place for place in places if may_use(self._principal, self._name, *place)]
+        if not allowed:
+            asked = self._name or f"the default, {places[0][1].name}"
+            raise Forbidden(f"This token may not use {asked[:80]}; GET /v1/models lists what it may.")
+        able = [place for place in allowed if all(place[1].has(need) for need in self._needs)]
+        return able or self._unable(allowed[0])
+
+    def _unable(self, place: Place) -> list[Place]:
+        provider, model = place
+        lacking = next(need for need in self._needs if not model.has(need))
+        raise invalid(NEEDS.get(lacking, "model"), f"{provider.id}/{model.name} cannot do this ({lacking})")
+
+    # -- by choice ----------------------------------------------------------------------------------------------------
+
+    def _chosen(self, tier: str | None) -> list[Place]:
+        """Every model of a tier, or of all, that can do what is asked, heads of the tier first."""
+        fitting = [place for place in self._answering() if tier in (None, place[1].tier) or place[0].last_resort]
+        if tier is None:
+            fitting = self._defaults_first(fitting)
+        able = [place for place in self._narrowed(fitting) if all(place[1].has(need) for need in self._needs)]
+        allowed = [place for place in able if may_use(self._principal, self._name, *place)]
+        if able and not allowed:
+            raise Forbidden(f"This token may use no model of {self._name}; GET /v1/models lists what it may.")
+        if not allowed:
+            raise self._nothing_fits()
+        return sorted(allowed, key=lambda place: tier is not None and not place[1].tier_head)
+
+    def _nothing_fits(self) -> NotFound | InvalidRequest:
+        extra = [need for need in self._needs if need not in ("chat", "stream")]
+        message = f"no model that is on and in {self._name} can do what is asked"
+        if not extra:
+            return NotFound(f"For {self._name} there is {message}; GET /v1/models lists the models.")
+        return invalid(NEEDS.get(extra[0], "model"), f"{message} ({', '.join(extra)})")
+
+    def _answering(self) -> Iterator[Place]:
+        """The models of all that are on; a last resort only where nobody else is, or where it was asked for."""
+        others = any(not provider.last_resort for provider in self._catalogue.on)
+        for provider, model in self._catalogue.models():
+            if not (provider.last_resort and others) or provider.id == self._narrow:
+                yield provider, model
+
+    def _defaults_first(self, places: Sequence[Place]) -> list[Place]:
+        """``auto`` begins where the default would: each provider's own default model before its others."""
+        return sorted(places, key=lambda place: not place[1].answers_to(place[0].default_model or ""))
+
+    def _default(self) -> Place:
+        for provider in self._default_providers():
+            if model := self._default_model(provider):
+                return provider, model
+        raise NotFound("No provider that is on can do this; GET /v1/models lists the models there are.")
+
+    def _default_providers(self) -> Iterable[Provider]:
+        chosen = self._narrow or self._default_provider
+        if chosen and (self._needs[0] == "chat" or self._narrow):
+            return [self._provider(chosen)]
+        return sorted(self._catalogue.on, key=lambda one: one.id != chosen)
+
+    def _default_model(self, provider: Provider) -> Model | None:
+        """The provider's default where it is of the right kind, else its first row that is."""
+        own = provider.model(provider.default_model) if provider.default_model else None
+        rows = (own, *provider.models)
+        return next((model for model in rows if model and model.enabled and model.has(self._needs[0])), None)
+
+
+def _how_to(provider: Provider) -> str:
+    if provider.switch:
+        return f"set {provider.switch}."
+    return f"an administrator can switch it on, or give it a key, at /providers/{provider.id}."
