@@ -96,13 +96,14 @@ class ModelRouter:
     # -- places into candidates ---------------------------------------------------------------------------------------
 
     def _spread(self, places: Sequence[Place]) -> list[Candidate]:
-        """Endpoints and keys of each provider in turn; two a provider and four in all."""
+        """Endpoints and keys of each provider in turn; two a provider and four in all, the resting ones last."""
+        turns = {provider.id: self._in_turn(provider) for provider, _ in places}
+        ways = [Candidate(provider, model, *pair) for provider, model in places for pair in turns[provider.id]]
         kept: list[Candidate] = []
-        for provider, models in _by_provider(places):
-            pairs = self._in_turn(provider)
-            own = [Candidate(provider, model, endpoint, key) for model in models for endpoint, key in pairs]
-            kept += sorted(own, key=self._rests)[:PER_PROVIDER]
-        return sorted(kept, key=self._rests)[:IN_ALL]
+        for way in sorted(ways, key=self._rests):
+            if sum(one.provider.id == way.provider.id for one in kept) < PER_PROVIDER and len(kept) < IN_ALL:
+                kept.append(way)
+        return kept
 
     def _in_turn(self, provider: Provider) -> list[tuple[Endpoint, Key | None]]:
         """Every endpoint with each of its keys, begun one further each time; another endpoint before another key."""
@@ -115,13 +116,6 @@ class ModelRouter:
 def _pairs(endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, Key | None]]:
     rounds = itertools.zip_longest(*([(endpoint, key) for key in endpoint.keys or (None,)] for endpoint in endpoints))
     return [pair for each in rounds for pair in each if pair is not None]
-
-
-def _by_provider(places: Iterable[Place]) -> list[tuple[Provider, list[Model]]]:
-    grouped: dict[str, tuple[Provider, list[Model]]] = {}
-    for provider, model in places:
-        grouped.setdefault(provider.id, (provider, []))[1].append(model)
-    return list(grouped.values())
 
 
 def needs_of(request: Asked, ability: str) -> tuple[str, ...]:
@@ -254,7 +248,8 @@ class _Choice:
             raise Forbidden(f"This token may use no model of {self._name}; GET /v1/models lists what it may.")
         if not allowed:
             raise self._nothing_fits()
-        return sorted(allowed, key=lambda place: tier is not None and not place[1].tier_head)
+        heads_first = sorted(allowed, key=lambda place: tier is not None and not place[1].tier_head)
+        return _providers_in_turn(heads_first)
 
     def _nothing_fits(self) -> NotFound | InvalidRequest:
         extra = [need for need in self._needs if need not in ("chat", "stream")]
@@ -272,7 +267,8 @@ class _Choice:
 
     def _defaults_first(self, places: Sequence[Place]) -> list[Place]:
         """``auto`` begins where the default would: each provider's own default model before its others."""
-        return sorted(places, key=lambda place: not place[1].answers_to(place[0].default_model or ""))
+        order = {provider.id: number for number, provider in enumerate(self._catalogue.on)}
+        return sorted(places, key=lambda at: (order[at[0].id], not at[1].answers_to(at[0].default_model or "")))
 
     def _default(self) -> Place:
         for provider in self._default_providers():
@@ -291,6 +287,16 @@ class _Choice:
         own = provider.model(provider.default_model) if provider.default_model else None
         rows = (own, *provider.models)
         return next((model for model in rows if model and model.enabled and model.has(self._needs[0])), None)
+
+
+def _providers_in_turn(places: Iterable[Place]) -> list[Place]:
+    """Each provider's best first, then each one's second best: who is down takes only one of the few tries."""
+    seen: dict[str, int] = {}
+    rounds = []
+    for provider, model in places:
+        seen[provider.id] = seen.get(provider.id, 0) + 1
+        rounds.append((seen[provider.id], (provider, model)))
+    return [place for _, place in sorted(rounds, key=lambda each: each[0])]
 
 
 def _how_to(provider: Provider) -> str:
