@@ -24,7 +24,7 @@ def test_a_text_is_at_least_one_token(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text, words",
     [
         ("The company plans to reduce hiring to cut costs. ", 9),
         ("Die Firma plant, weniger Leute einzustellen, um Kosten zu sparen. ", 10),
