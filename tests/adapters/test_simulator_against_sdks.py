@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import socket
 import ssl
 import subprocess
@@ -736,6 +737,57 @@ def test_gemini_key_in_the_url_is_no_key_and_a_stream_without_alt_is_an_array(
     assert len(array) == 2
 
 
+def mangled(value: Any, dice: random.Random) -> Any:
+    """The value with one random node replaced by something of another kind."""
+    if not isinstance(value, (dict, list)) or not value or dice.random() < 0.15:
+        return dice.choice([None, 7, "", "x", [], {}, [None], {"type": "x"}, True])
+    place = dice.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    copy = value.copy()
+    copy[place] = mangled(value[place], dice)
+    return copy
+
+
+def test_mangled_bodies_are_refused_and_never_break_the_simulator(up: Upstream, http: httpx2.Client) -> None:
+    dice = random.Random(5)
+    openai_body = {
+        "model": GPT,
+        "messages": [*TOOL_TURN, {"role": "tool", "tool_call_id": "call_1", "content": "x"}],
+        "tools": OPENAI_TOOLS,
+        "stop": ["a"],
+        "response_format": LOOSE_SCHEMA,
+    }
+    claude_body = {
+        "model": CLAUDE,
+        "max_tokens": 9,
+        "tools": CLAUDE_TOOLS,
+        **claude_turns("hi", [USE], [RESULT]),
+        "metadata": {"user_id": "u"},
+        "tool_choice": {"type": "auto"},
+        "system": [{"type": "text", "text": "s"}],
+    }
+    gemini_body = {
+        "contents": [SAID, CALL, gemini_result("weather")],
+        **gemini_tool(**CITY),
+        "generationConfig": {"temperature": 1, "stopSequences": ["a"]},
+        "systemInstruction": SAID,
+    }
+    keys = {
+        "authorization": f"Bearer {up.keys['openai']}",
+        "x-api-key": up.keys["anthropic"],
+        "anthropic-version": "2023-06-01",
+        "x-goog-api-key": up.keys["gemini"],
+    }
+    for url, body in (
+        (f"{up.openai_base}/chat/completions", openai_body),
+        (f"{up.anthropic_base}/v1/messages", claude_body),
+        (f"{up.gemini_base}/v1beta/models/{GEMINI}:generateContent", gemini_body),
+    ):
+        for _ in range(300):
+            answer = http.post(url, json=mangled(body, dice), headers=keys)
+            assert answer.status_code in (200, 400)
+            assert ("error" in answer.json()) == (answer.status_code == 400)
+
+
 # --- faults -------------------------------------------------------------------------------------------------------
 
 
@@ -836,6 +888,16 @@ def test_impossible_usage_is_told_as_scripted(up: Upstream, http: httpx2.Client)
         assert usage["prompt_tokens"] == said
     up.script("usage_missing", times=1)
     assert "usage" not in chat(up, http).json()
+
+
+def test_bytes_no_server_would_send_can_be_sent(up: Upstream, http: httpx2.Client) -> None:
+    up.script(faults.on_the_wire(b"HTTP/1.1 99999 x\r\n\r\n"), times=1)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        chat(up, http)
+    up.script(faults.gzipped() + faults.headers({"x-more": "1"}), times=1)
+    answer = chat(up, http)
+    assert answer.headers["x-more"] == "1"
+    assert answer.json()["choices"]
 
 
 def test_a_pooled_connection_goes_stale(up: Upstream, http: httpx2.Client) -> None:

@@ -8,6 +8,7 @@ or how they travel. Times are seconds unless the name says `ms`; `k` counts the 
 from __future__ import annotations
 
 import base64
+import gzip
 import inspect
 import json
 from collections.abc import Callable
@@ -387,6 +388,28 @@ def raw(reply: Reply, call: Call, body: Any, content_type: str = "application/js
 def frames(reply: Reply, call: Call, data: list[Any]) -> None:
     """Exactly these SSE frames, in order: strings as they are, [event, data] pairs, anything else as JSON."""
     reply.frames = [Frame(one[1], one[0]) if isinstance(one, (list, tuple)) else Frame(one) for one in data]
+
+
+@_on_reply
+def on_the_wire(reply: Reply, call: Call, data: bytes) -> None:
+    """Exactly these bytes on the socket, status line and all, then EOF: for framing that no server would send."""
+    reply.wire, reply.ending = data, "eof"
+
+
+@_on_reply
+def gzipped(reply: Reply, call: Call, layers: int = 1, megabytes: float = 0) -> None:
+    """The body gzipped so many times over; with megabytes, a bomb of so many of them instead of the body."""
+    data = b" " * int(megabytes * 2**20) or reply.body
+    for _ in range(layers):
+        data = gzip.compress(data)
+    reply.body, reply.frames = data, None
+    reply.headers["content-encoding"] = ", ".join(["gzip"] * layers)
+
+
+@_on_reply
+def headers(reply: Reply, call: Call, more: dict[str, str]) -> None:
+    """These headers too (or instead, by name in lower case)."""
+    reply.headers.update(more)
 
 
 @_on_reply

@@ -41,7 +41,10 @@ class Seen:
 
 @dataclass
 class BillRow:
-    """One call to a paying route. The buckets are what the vendor charges; `reported` is the usage object it sent."""
+    """One call to a paying route, entered as its last byte leaves, or when it broke (after `wait_idle`, surely).
+
+    The buckets are what the vendor charges; `reported` is the usage object it sent.
+    """
 
     vendor: str
     model: str

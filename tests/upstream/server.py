@@ -10,6 +10,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from .faults import Behaviour, Call, behaviour
 from .gemini_wire import GeminiWire
 from .ledger import PAYING, BillRow, Ledger, Script, Seen
 from .openai_wire import OpenAIWire
-from .transport import BadFraming, Connection, Reply, Request, deliver, reusable
+from .transport import BadFraming, Connection, PeerGone, Reply, Request, deliver, reusable
 from .vendor import Keys, Wire
 
 WIRES: dict[str, type[Wire]] = {
@@ -48,6 +49,7 @@ CANARY_KEYS = {
     "llama": "sk-sim-llama-CANARY-8e3a5c",
 }
 BACKLOG = 4096
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 class Upstream(Addresses):
@@ -188,7 +190,7 @@ class Upstream(Addresses):
         try:
             with self.ledger.counted("open"):
                 self._converse(self._context.wrap_socket(sock, server_side=True) if self._context else sock)
-        except OSError:
+        except (OSError, PeerGone):
             pass  # the peer broke off: that is its right, and often the point of the test
         finally:
             sock.close()
@@ -232,7 +234,7 @@ class Upstream(Addresses):
         seen = self.ledger.note(wire.vendor, request, wire.key(request))
         call: Call | None = None
         try:
-            ask = wire.accept(request, path)
+            ask = _accepted(wire, request, path)
             call = Call(wire, ask, compose(ask, number), request, seen.key)
             seen.model, seen.route = ask.model, ask.route
             reply = self._reply(call)
@@ -245,9 +247,10 @@ class Upstream(Addresses):
         except Interstitial:
             reply = Reply(200, {"content-type": "text/html", "ngrok-error-code": "ERR_NGROK_6024"}, Interstitial.page)
         seen.status = reply.status if reply.head else 0
-        done = deliver(conn, reply)
         if call is not None and call.ask.route in PAYING:
-            self.ledger.charge(call, reply, done)
+            deliver(conn, reply, partial(self.ledger.charge, call, reply))
+        else:
+            deliver(conn, reply)
         return reply
 
     def _reply(self, call: Call) -> Reply:
@@ -260,6 +263,16 @@ class Upstream(Addresses):
             reply.body = json.dumps(call.wire.plain(call.ask, call.answer)).encode()
         how.change_reply(reply, call)
         return reply
+
+
+def _accepted(wire: Wire, request: Request, path: str) -> Ask:
+    """What the wire reads; a shape that trips its reader is one that the real service refuses as well."""
+    try:
+        return wire.accept(request, path)
+    except MALFORMED as problem:
+        refusal = wire.typical(400)
+        refusal.message = f"Invalid request: {problem!r}"
+        raise refusal from problem
 
 
 def _refused_call(wire: Wire, request: Request, path: str, number: int, seen: Seen) -> Call:

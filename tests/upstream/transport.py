@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -72,6 +72,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     frames: list[Frame] | None = None
+    wire: bytes | None = None
+    """Exactly these bytes instead of status line, headers and body."""
     head: bool = True
     """False: not even a status line goes out."""
     delay: float = 0
@@ -96,12 +98,23 @@ class Reply:
 
 @dataclass
 class Delivery:
-    """What of a reply left the machine, as far as a sender can know."""
+    """What of a reply left the machine, as far as a sender can know.
 
+    `enter` is told once: just before the last bytes go out, so that whoever has read them finds the books written, or
+    when it is clear that they never will.
+    """
+
+    enter: Callable[[Delivery], None]
     frames: int = 0
     body_bytes: int = 0
     complete: bool = False
     peer_gone: bool = False
+    entered: bool = False
+
+    def end(self, *, complete: bool) -> None:
+        if not self.entered:
+            self.entered, self.complete = True, complete
+            self.enter(self)
 
 
 class Connection:
@@ -223,12 +236,14 @@ def head(status: int, headers: dict[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def deliver(conn: Connection, reply: Reply) -> Delivery:
+def deliver(conn: Connection, reply: Reply, enter: Callable[[Delivery], None] = lambda done: None) -> None:
     """Send the reply as it wants to travel; a hanging one returns when the peer has given up."""
-    done = Delivery()
+    done = Delivery(enter)
     try:
         conn.pause(reply.delay)
-        if reply.head:
+        if reply.wire is not None:
+            conn.send(reply.wire)
+        elif reply.head:
             if reply.frames is None:
                 _send_body(conn, reply, done)
             else:
@@ -236,9 +251,8 @@ def deliver(conn: Connection, reply: Reply) -> Delivery:
         if reply.ending == "hang":
             conn.wait_for_end()
     except PeerGone:
-        done.complete = False
         done.peer_gone = True
-    return done
+    done.end(complete=False)
 
 
 def reusable(conn: Connection, reply: Reply) -> bool:
@@ -263,15 +277,18 @@ def _send_head(conn: Connection, reply: Reply, defaults: dict[str, str]) -> None
 def _send_body(conn: Connection, reply: Reply, done: Delivery) -> None:
     before, size, after = _filled(reply.body, reply.filler)
     total = len(before) + size + len(after)
+    if not total:
+        done.end(complete=True)
     _send_head(conn, reply, {"content-type": "application/json", "content-length": str(total)})
     conn.pause(reply.first_delay)
     if reply.cut is not None:
         before, size, after = before[: reply.cut], 0, b""
     for block in _blocks(before, size, after, step=1 if reply.drip else BLOCK):
-        conn.send(block)
         done.body_bytes += len(block)
+        if done.body_bytes == total:
+            done.end(complete=True)
+        conn.send(block)
         conn.pause(reply.drip)
-    done.complete = reply.cut is None
 
 
 def _blocks(before: bytes, size: int, after: bytes, *, step: int) -> Iterator[bytes]:
@@ -307,8 +324,10 @@ def _send_stream(conn: Connection, reply: Reply, done: Delivery) -> None:
             conn.pause(reply.pace)
         if reply.gap and index == reply.gap[0]:
             conn.pause(reply.gap[1])
-        _send_packets(conn, reply, render(frame, reply, index))
         done.frames = index + 1
+        if done.frames == len(frames):
+            done.end(complete=True)
+        _send_packets(conn, reply, render(frame, reply, index))
     if reply.half and end < len(frames):
         rest = render(frames[end], reply, end)
         _send_chunk(conn, rest[: max(1, len(rest) // 2)])
@@ -316,7 +335,6 @@ def _send_stream(conn: Connection, reply: Reply, done: Delivery) -> None:
         conn.send(b"zz-not-a-chunk-size\r\n\x00\xff\r\n")
     elif reply.ending in ("clean", "stale", "stale_on_reuse"):
         conn.send(b"0\r\n\r\n")
-        done.complete = reply.cut is None
 
 
 def _send_packets(conn: Connection, reply: Reply, data: bytes) -> None:
