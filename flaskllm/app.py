@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flask import Flask
 
 from flaskllm import wiring
@@ -22,7 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, instance_path=str(settings.instance_path))
     app.config.from_mapping(wiring.flask_config(settings))
     db.init_app(app)
-    migrate.init_app(app, db, directory=str(settings.root / "migrations"))
+    migrate.init_app(app, db, directory=str(Path(__file__).resolve().parent.parent / "migrations"))
     cors.init_app(
         app,
         origins=list(settings.allowed_origins),

