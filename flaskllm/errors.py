@@ -9,6 +9,7 @@
     │   └── TokenRevoked             401  token_revoked
     ├── UnpricedModel                402  unpriced_model
     ├── Forbidden                    403  forbidden
+    │   └── ForbiddenTarget          403  forbidden_target
     ├── NotFound                     404  not_found
     ├── MethodNotAllowed             405  method_not_allowed
     ├── Conflict                     409  conflict
@@ -17,6 +18,7 @@
     ├── UnsupportedMediaType         415  unsupported_media_type
     ├── RateLimited                  429  rate_limited
     ├── BudgetExceeded               429  budget_exceeded
+    ├── ExternalError                502  external_error
     ├── Unavailable                  503  unavailable
     ├── InternalError                500  internal_error
     └── ProviderFailure              what one attempt at a provider ended in
@@ -117,6 +119,12 @@ class Forbidden(DomainError):
     status, code, retryable = 403, "forbidden", False
 
 
+class ForbiddenTarget(Forbidden):
+    """A place we do not call for anybody; never says which address a name resolved to."""
+
+    code = "forbidden_target"
+
+
 class NotFound(DomainError):
     status, code, retryable = 404, "not_found", False
 
@@ -149,6 +157,12 @@ class BudgetExceeded(DomainError):
     """Spent until the period ends: not an invitation to try again."""
 
     status, code, retryable = 429, "budget_exceeded", False
+
+
+class ExternalError(DomainError):
+    """A call to the outside that is no model's: its target failed, or answered nonsense."""
+
+    status, code = 502, "external_error"
 
 
 class Unavailable(DomainError):

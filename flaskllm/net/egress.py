@@ -1,0 +1,547 @@
+"""The one way out to places that a caller names: S1's external calls, callbacks, images that we fetch.
+
+The check sits in the connection: a name is resolved once, every address it has must be allowed, and the socket must
+have reached the very one that was checked; so neither redirects nor retries nor a changed name server go round it.
+There is no pool, no proxy, no cookie and no netrc (each of them was measured to leak with requests), and one monotonic
+deadline holds over all of a call: a read time-out starts anew with every packet, and a drip of 2 s lasted 11 s.
+The source of the rules is ``docs/hardening.md``, 5.9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import re
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any, NoReturn
+from urllib.parse import urljoin
+
+from urllib3 import HTTPHeaderDict
+
+from flaskllm.errors import ExternalError, ForbiddenTarget, InvalidRequest, invalid
+from flaskllm.net.addresses import (
+    PORTS,
+    Address,
+    HostList,
+    Resolver,
+    Target,
+    is_clean,
+    is_own,
+    is_public,
+    look_up,
+    may_be_opened,
+    parse_url,
+    system_resolver,
+)
+
+CAP = 10 * 2**20
+"""Bytes of a decoded body."""
+CONNECT_SECONDS = 5.0
+MOST_ADDRESSES = 4
+"""How many of a name's addresses are tried; a host without IPv6 should still get through."""
+PIECE = 65536
+MOST_LINE = 16384
+MOST_HEAD = 65536
+MOST_FIELDS = 100
+MOST_SENT = 32768
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+Connect = Callable[[Address, int, float], socket.socket]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole answer; ``url`` is the one that gave it, after redirects, ``headers`` know no case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+    elapsed_ms: int
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
+
+REFUSED_FIELDS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "metadata",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-real-ip",
+    }
+)
+REFUSED_PREFIXES = ("metadata-", "proxy-", "x-aws-ec2-metadata-", "x-forwarded-", "x-google-metadata-", "x-metadata-")
+KEPT_ACROSS_HOSTS = frozenset({"accept", "content-type", "user-agent"})
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+
+
+def checked_headers(headers: object) -> dict[str, str]:
+    """A caller's headers, none of which frames a message, names a route or opens a metadata service.
+
+    Raises `InvalidRequest`, which names the header.
+    """
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise invalid("headers", "must be an object")
+    seen: set[str] = set()
+    for name, value in headers.items():
+        _check_field(name, value, seen)
+    if len(headers) > MOST_FIELDS or sum(len(name) + len(value) for name, value in headers.items()) > MOST_SENT:
+        raise invalid("headers", f"must be at most {MOST_FIELDS}, and {MOST_SENT} bytes")
+    return {name: value.strip() for name, value in headers.items() if name.lower() != "accept-encoding"}
+
+
+def _check_field(name: object, value: object, seen: set[str]) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise invalid("headers", "must have names of letters, digits and hyphens")
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise invalid(f"headers.{name}", "must be a string of Latin-1 without control characters")
+    plain = name.lower().replace("_", "-")  # many servers read both as one
+    if plain in REFUSED_FIELDS or plain.startswith(REFUSED_PREFIXES):
+        raise invalid(f"headers.{name}", "may not be set")
+    if plain in seen:
+        raise invalid(f"headers.{name}", "stands there twice")
+    seen.add(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One request, as its parts."""
+
+    method: str
+    target: Target
+    headers: Mapping[str, str]
+    body: bytes | None
+
+    def head(self) -> bytes:
+        """Lines of ours first: a caller's header can neither replace nor repeat them."""
+        fields = {"Host": self.target.authority, "Connection": "close", "Accept-Encoding": "identity"}
+        if self.body is not None or self.method in {"POST", "PUT", "PATCH"}:
+            fields["Content-Length"] = str(len(self.body or b""))
+        given = {name.lower() for name in self.headers}
+        defaults = {"Accept": "*/*", "User-Agent": "FlaskLLM"}
+        fields |= {name: value for name, value in defaults.items() if name.lower() not in given}
+        lines = [f"{self.method} {self.target.path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in (*fields.items(), *self.headers.items())]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def redirected(self, status: int, target: Target) -> _Ask:
+        """The request at its new place. Raises `ExternalError` where it must not go there."""
+        if (self.target.scheme, target.scheme) == ("https", "http"):
+            raise ExternalError("The target redirects from https to http.")
+        if not _same_place(self.target, target):
+            if self.method not in {"GET", "HEAD"} or self.body is not None:
+                raise ExternalError(f"The target redirects a {self.method} to another host.")
+            headers = {name: value for name, value in self.headers.items() if name.lower() in KEPT_ACROSS_HOSTS}
+            return replace(self, target=target, headers=headers)
+        if (status == 303 and self.method != "HEAD") or (status in {301, 302} and self.method == "POST"):
+            headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("content-")}
+            return _Ask("GET", target, headers, None)
+        return replace(self, target=target)
+
+
+def _same_place(old: Target, new: Target) -> bool:
+    """The same host and port, or its step from plain HTTP up to TLS."""
+    upgrade = (old.scheme, old.port, new.scheme, new.port) == ("http", 80, "https", 443)
+    return old.host == new.host and (upgrade or (old.scheme, old.port) == (new.scheme, new.port))
+
+
+# --- what comes back ------------------------------------------------------------------------------------------------
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n\0]*)?\r\n")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)\r\n")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n\0]*)?\r\n")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_OF_THE_CONNECTION = ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+
+
+def _malformed() -> NoReturn:
+    raise ExternalError("The target's answer is cut off or malformed.")
+
+
+class _Line(io.RawIOBase):
+    """A connection on which every wait gets what is left until the deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self.came = False
+
+    def _limit(self) -> None:
+        self._sock.settimeout(seconds_left(self._deadline))
+
+    def secure(self, context: ssl.SSLContext, host: str) -> None:
+        """TLS with the host's name in SNI and in the certificate."""
+        self._sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
+        self._limit()
+        self._sock.do_handshake()
+
+    def send(self, data: bytes) -> None:
+        """Piece by piece: TLS's own ``sendall`` starts its time-out anew with each."""
+        rest = memoryview(data)
+        while rest:
+            self._limit()
+            rest = rest[self._sock.send(rest[:PIECE]) :]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._limit()
+        size = self._sock.recv_into(buffer)
+        self.came = self.came or size > 0
+        return size
+
+    def close(self) -> None:
+        self._sock.close()
+        super().close()
+
+
+def seconds_left(deadline: float) -> float:
+    """Until a moment of ``time.monotonic()``. Raises `TimeoutError` when it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+class _Answer:
+    """A status and headers, read strictly, and a body that is still on the line.
+
+    The standard library's reader takes a bare line feed for a line's end, joins folded lines and lets contradicting
+    lengths pass: what two readers of one answer may see differently is refused here.
+    """
+
+    def __init__(self, line: _Line, method: str) -> None:
+        self._line = line
+        self._file = io.BufferedReader(line, PIECE)
+        self._left = MOST_HEAD
+        self._method = method
+        self.status, self.headers = self._read_head()
+
+    def _read_line(self) -> bytes:
+        text = self._file.readline(min(MOST_LINE, self._left))
+        self._left -= len(text)
+        if not text and not self._line.came:
+            raise ConnectionError("closed before an answer")
+        return text
+
+    def _read_head(self) -> tuple[int, HTTPHeaderDict]:
+        """Early hints are passed over; nothing is ever upgraded (101)."""
+        while True:
+            start = _STATUS.fullmatch(self._read_line()) or _malformed()
+            status, headers = int(start[1]), self._read_fields()
+            if status == 101:
+                _malformed()
+            if status >= 200:
+                return status, headers
+
+    def _read_fields(self) -> HTTPHeaderDict:
+        headers = HTTPHeaderDict()
+        for _ in range(MOST_FIELDS + 1):
+            text = self._read_line()
+            if text == b"\r\n":
+                return headers
+            field = _FIELD.fullmatch(text) or _malformed()
+            headers.add(field[1].decode("ascii"), field[2].rstrip(b" \t").decode("latin-1"))
+        _malformed()
+
+    def location(self) -> str | None:
+        """Where a redirect points to; None where this is an answer. Its body is never read."""
+        places = self.headers.getlist("location") if self.status in REDIRECTS else []
+        if len(places) > 1:
+            raise ExternalError("The target redirects to two places.")
+        return places[0] or None if places else None
+
+    def body(self, cap: int) -> bytes:
+        """Decoded, at most ``cap`` bytes. Raises `ExternalError`, `OSError` or `zlib.error`."""
+        pieces, size = [], 0
+        for piece in self._decoded(self._framed()):
+            size += len(piece)
+            if size > cap:
+                raise ExternalError(f"The target's answer is larger than {cap} bytes.")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def shown_headers(self) -> HTTPHeaderDict:
+        """What is said of the body as it is handed on: unframed and decoded."""
+        shown = HTTPHeaderDict(self.headers)
+        for name in (*_OF_THE_CONNECTION, "content-encoding", "content-length"):
+            shown.discard(name)
+        return shown
+
+    def _framed(self) -> Iterator[bytes]:
+        """The body's bytes by the one framing that the headers leave no doubt about."""
+        codings, lengths = self.headers.getlist("transfer-encoding"), self.headers.getlist("content-length")
+        if self._method == "HEAD" or self.status in {204, 304}:
+            return iter(())
+        if codings:
+            return self._chunks() if [*map(str.lower, codings), *lengths] == ["chunked"] else _malformed()
+        if lengths:
+            return (
+                self._counted(int(lengths[0])) if len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) else _malformed()
+            )
+        return iter(lambda: self._file.read1(PIECE), b"")
+
+    def _counted(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self._file.read1(min(size, PIECE)) or _malformed()
+            size -= len(piece)
+            yield piece
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Trailers are read no more: nothing after the last chunk is of use, and the connection ends with it."""
+        while size := int((_CHUNK.fullmatch(self._file.readline(1024)) or _malformed())[1], 16):
+            yield from self._counted(size)
+            if self._file.read(2) != b"\r\n":
+                _malformed()
+
+    def _decoded(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
+        """We ask for no coding; one layer is unpacked all the same, because some answer so unasked."""
+        coding = ", ".join(self.headers.getlist("content-encoding")).strip().lower()
+        if coding in {"", "identity"}:
+            return pieces
+        if coding in {"gzip", "x-gzip", "deflate"}:
+            return _unpacked(pieces, coding)
+        raise ExternalError("The target's answer comes in a coding that was not asked for.")
+
+
+def _unpacked(pieces: Iterable[bytes], coding: str) -> Iterator[bytes]:
+    """At most `PIECE` bytes at a time, so that a bomb is met with a count and not with memory."""
+    unpacker = None
+    for packed in pieces:
+        piece = packed
+        unpacker = unpacker or zlib.decompressobj(_window(coding, piece[0]))
+        while True:
+            plain = unpacker.decompress(piece, PIECE)
+            yield plain
+            piece = unpacker.unconsumed_tail
+            if not piece and len(plain) < PIECE:
+                break
+        if unpacker.unused_data:
+            _malformed()
+    if unpacker is not None and not unpacker.eof:
+        _malformed()
+
+
+def _window(coding: str, first: int) -> int:
+    """zlib's switch for a format. ``deflate`` is meant to be zlib's, whose first byte ends in 8; some send it bare."""
+    if coding != "deflate":
+        return 16 + zlib.MAX_WBITS
+    return zlib.MAX_WBITS if first & 15 == 8 else -zlib.MAX_WBITS
+
+
+# --- the session ----------------------------------------------------------------------------------------------------
+
+
+def dial(ip: Address, port: int, seconds: float) -> socket.socket:
+    """A connection to one address: no name is involved any more."""
+    sock = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(seconds)
+        sock.connect((str(ip), port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class PublicSession:
+    """What may leave, and where to. Has no state that changes, so threads may share it.
+
+    ``allowed_hosts``: where given, nothing else may be called (``EXTERNAL_ALLOWED_HOSTS``; ``*.example.org`` is a
+    pattern). ``private_hosts``: single hosts that may stand at private addresses and are allowed besides
+    (``EXTERNAL_PRIVATE_HOSTS``). Both are ``host`` or ``host:port``; a port that is named there is open, else `PORTS`.
+    ``ca_file``: trusted besides the system's authorities. ``resolve``, ``connect``: for tests.
+    """
+
+    def __init__(
+        self,
+        allowed_hosts: Sequence[str] = (),
+        private_hosts: Sequence[str] = (),
+        resolve: Resolver | None = None,
+        ca_file: str | None = None,
+        *,
+        connect: Connect = dial,
+    ) -> None:
+        self._allowed = HostList(allowed_hosts, patterns=True)
+        self._private = HostList(private_hosts, patterns=False)
+        self._resolve = resolve or system_resolver
+        self._connect = connect
+        self._context = ssl.create_default_context()
+        if ca_file:
+            self._context.load_verify_locations(ca_file)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float = 30.0,
+        max_retries: int = 0,
+        cap: int = CAP,
+        follow: int = 5,
+    ) -> Fetched:
+        """Ask once, and follow up to ``follow`` redirects; with 0 a redirect is the answer.
+
+        ``max_retries`` counts for idempotent methods, and only before any byte of an answer came. Raises
+        `InvalidRequest` (names ``url``, ``headers.X`` or ``params.x``), `ForbiddenTarget` or `ExternalError`.
+        """
+        if method not in METHODS:
+            raise invalid("method", f"must be one of {', '.join(sorted(METHODS))}")
+        began = time.monotonic()
+        ask = _Ask(method, parse_url(url).with_params(params), checked_headers(headers), body)
+        with _told():
+            ask, answer, content = self._follow(ask, began + timeout_s, max_retries, cap, follow)
+        elapsed = round((time.monotonic() - began) * 1000)
+        return Fetched(answer.status, answer.shown_headers(), content, ask.target.url, elapsed)
+
+    def check(self, url: str, field: str = "url") -> None:
+        """Refuse what is plain from the text alone, without asking a name server: for URLs that are called later."""
+        target = parse_url(url, field)
+        private = self._admit(target)
+        if target.literal is not None:
+            _refuse_unless(_fits(target.literal, private))
+
+    def _follow(self, ask: _Ask, deadline: float, retries: int, cap: int, follow: int) -> tuple[_Ask, _Answer, bytes]:
+        for _ in range(follow + 1):
+            line, answer = self._ask(ask, deadline, retries)
+            with contextlib.closing(line):
+                place = answer.location() if follow else None
+                if place is None:
+                    return ask, answer, answer.body(cap)
+            ask = ask.redirected(answer.status, _next_target(ask.target, place))
+        raise ExternalError(f"The target redirects more than {follow} times.")
+
+    def _ask(self, ask: _Ask, deadline: float, retries: int) -> tuple[_Line, _Answer]:
+        """Up to the answer's headers. The name is resolved once, also for a second try."""
+        addresses = self._addresses(ask.target, deadline)
+        for attempt in range(retries + 1):
+            line: _Line | None = None
+            try:
+                line = self._open(ask.target, addresses, deadline)
+                line.send(ask.head() + (ask.body or b""))
+                return line, _Answer(line, ask.method)
+            except BaseException as error:
+                if line is not None:
+                    line.close()
+                if attempt == retries or not _may_repeat(ask, line, error):
+                    raise
+            time.sleep(min(random.uniform(0, 0.2 * 2**attempt), seconds_left(deadline)))  # noqa: S311 (no secret)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _admit(self, target: Target) -> bool:
+        """Whether the host is one that was opened by name. Raises `ForbiddenTarget` for what no address would save."""
+        private = self._private.has(target)
+        _refuse_unless(private or not self._allowed or self._allowed.has(target))
+        _refuse_unless(private or target.port in PORTS or self._allowed.has_port(target))
+        # A name of one label is a neighbour's: a hosts file's, or one that a search domain completes.
+        _refuse_unless(private or target.literal is not None or "." in target.host)
+        return private
+
+    def _addresses(self, target: Target, deadline: float) -> list[Address]:
+        """What may be dialled: all of the name's addresses, or nothing if one of them is refused."""
+        private = self._admit(target)
+        literal = target.literal
+        found = [literal] if literal else look_up(self._resolve, target.host, target.port, seconds_left(deadline))
+        for ip in found:
+            _refuse_unless(_fits(ip, private))
+        return found[:MOST_ADDRESSES]
+
+    def _open(self, target: Target, addresses: list[Address], deadline: float) -> _Line:
+        line = _Line(self._reach(target, addresses, deadline), deadline)
+        try:
+            if target.scheme == "https":
+                line.secure(self._context, target.host)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _reach(self, target: Target, addresses: list[Address], deadline: float) -> socket.socket:
+        """The first address that answers; trying the next repeats nothing, for nothing was sent."""
+        for ip in addresses:
+            try:
+                sock = self._connect(ip, target.port, min(CONNECT_SECONDS, seconds_left(deadline)))
+            except OSError:
+                if ip == addresses[-1]:
+                    raise
+            else:
+                return _checked_peer(sock, ip, target.port)
+        raise OSError("the name has no address")
+
+
+def _fits(ip: Address, private: bool) -> bool:
+    return may_be_opened(ip) if private else is_public(ip) and not is_own(ip)
+
+
+def _refuse_unless(allowed: bool) -> None:
+    """One sentence for all reasons, so that the answer tells nothing of what a name resolved to."""
+    if not allowed:
+        message = "is not open to calls from here"
+        raise ForbiddenTarget(f"url: {message}", details=[{"field": "url", "message": message}])
+
+
+def _checked_peer(sock: socket.socket, ip: Address, port: int) -> socket.socket:
+    try:
+        peer = sock.getpeername()
+        _refuse_unless((ip_address(peer[0]), peer[1]) == (ip, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _may_repeat(ask: _Ask, line: _Line | None, error: BaseException) -> bool:
+    """Nothing came, the method bears it, and it is the network that failed: a bad certificate stays bad."""
+    broken = isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError)
+    return broken and ask.method in IDEMPOTENT and (line is None or not line.came)
+
+
+def _next_target(base: Target, place: str) -> Target:
+    """Where a Location points to. It is checked before it is joined, for ``urljoin`` drops tabs and line ends."""
+    with contextlib.suppress(UnicodeError):
+        place = place.encode("latin-1").decode("utf-8")
+    try:
+        if is_clean(place):
+            return parse_url(urljoin(base.url, place))
+    except (InvalidRequest, ValueError):
+        pass
+    raise ExternalError("The target redirects to a malformed address.") from None
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turns the network's exceptions into ours, with no word of theirs but the certificate's fault."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise ExternalError(f"The target's certificate is bad: {error.verify_message}.") from None
+    except TimeoutError:
+        raise ExternalError("The target did not answer in time.") from None
+    except (OSError, zlib.error):
+        raise ExternalError("The target cannot be reached, or broke its answer off.") from None
