@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from flaskllm.extensions import db
@@ -12,7 +12,10 @@ from flaskllm.models.types import UtcDateTime, new_id, now
 
 
 class ConversationRow(db.Model):
-    """One conversation of one owner; ``name`` is the id the owner knows it by."""
+    """One conversation of one owner; ``name`` is the id the owner knows it by.
+
+    ``folded``: the title as a search compares it, because databases fold cases differently.
+    """
 
     __tablename__ = "conversations"
     __table_args__ = (
@@ -24,6 +27,8 @@ class ConversationRow(db.Model):
     owner_id: Mapped[str] = mapped_column(String(36))
     name: Mapped[str] = mapped_column(String(64))
     title: Mapped[str] = mapped_column(String(200), default="")
+    folded: Mapped[str] = mapped_column(Text, default="")
+    system: Mapped[str | None] = mapped_column(Text)
     length: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
@@ -31,7 +36,7 @@ class ConversationRow(db.Model):
 
 
 class TurnRow(db.Model):
-    """One message; ``place`` counts from 0 and is given out by one conditional UPDATE on the conversation."""
+    """One message; ``place`` counts from 0 and is given out by one UPDATE of the conversation, so that no two meet."""
 
     __tablename__ = "conversation_turns"
 
@@ -41,4 +46,5 @@ class TurnRow(db.Model):
     place: Mapped[int] = mapped_column(Integer, primary_key=True)
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(Text)
+    interrupted: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
