@@ -219,8 +219,9 @@ class _Assembly:
     def _needs_key(self, kind: str) -> bool:
         try:
             return self._key_required(kind)
-        except DomainError:
-            return True  # a kind whose package is gone: off, and the others go on
+        except (DomainError, ImportError, AttributeError) as error:
+            log.error("Provider %s is off, its kind %s cannot be loaded: %s", self._row.id, kind, error)
+            return True  # a package is gone or broken; the others go on
 
     def _switch(self) -> str:
         """What to set where it is off."""

@@ -1,4 +1,4 @@
-"""One real call to a provider, and what came of it in plain words (``/providers/{id}/test``, ``flask providers test``)."""
+"""One real call to a provider, and what came of it in plain words."""
 
 from __future__ import annotations
 
