@@ -32,7 +32,7 @@ def load_adapter(kind: str) -> type[ProviderAdapter]:
     """The class of a kind, imported on first use. Raises `InvalidRequest` for an unknown one."""
     if kind in ADAPTERS:
         module, _, name = ADAPTERS[kind].partition(":")
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(import_module(module), name)
     for point in entry_points(group=ENTRY_POINTS, name=kind):
-        return point.load()  # type: ignore[no-any-return]
+        return point.load()
     raise invalid("provider_type", f"is none of {', '.join(kinds())}")

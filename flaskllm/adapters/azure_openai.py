@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from flaskllm.adapters.base import Field, Mapped
@@ -18,7 +18,7 @@ class AzureOpenAIAdapter(OpenAIAdapter):
 
     kind = "azure_openai"
     DEFAULT_BASE = ""
-    CONNECTION = (
+    CONNECTION: ClassVar[tuple[Field, ...]] = (
         Field("api_base", help="The resource's address, https://NAME.openai.azure.com."),
         Field("api_version", default=DEFAULT_VERSION, help="Empty chooses the /openai/v1 path."),
         Field("deployments", dict, help="Model name to deployment name, where they differ."),

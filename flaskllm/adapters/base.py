@@ -1,9 +1,9 @@
 """The port of the exits: how any vendor is spoken to.
 
 An adapter is transport and translation together, one for each provider row, shared by threads: what it holds after
-``__init__`` is read-only. It describes itself (`ABILITIES`, `CONNECTION`, `PARAMS`), so that routing, checking, masking,
-forms and refusals by name need no code of their own. An adapter that cannot take an image address says so by leaving
-``image_url`` out of its abilities, and gets the image inlined.
+``__init__`` is read-only. It describes itself (`ABILITIES`, `CONNECTION`, `PARAMS`), so that routing, checking,
+masking, forms and refusals by name need no code of their own. An adapter that cannot take an image address says so by
+leaving ``image_url`` out of its abilities, and gets the image inlined.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class SseSource:
         self._secrets = secrets
         self._parser = SseParser()
         self._closed = False
-        self.dropped = list(dropped)
+        self.dropped: Sequence[str] = list(dropped)
         self.upstream_id: str | None = None
 
     def fileno(self) -> int | None:
@@ -336,4 +336,14 @@ def refuse(field_name: str, message: str) -> InvalidRequest:
     return invalid(field_name, message)
 
 
-__all__ = ["ChunkSource", "Decoder", "Field", "Mapped", "ProviderAdapter", "Rule", "SseSource", "mask_keys", "versioned"]
+__all__ = [
+    "ChunkSource",
+    "Decoder",
+    "Field",
+    "Mapped",
+    "ProviderAdapter",
+    "Rule",
+    "SseSource",
+    "mask_keys",
+    "versioned",
+]

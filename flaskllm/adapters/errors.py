@@ -24,9 +24,11 @@ from flaskllm.errors import (
 MOST_MESSAGE = 1000
 MOST_RETRY_AFTER = 3600.0
 _KEY_SHAPES = re.compile(r"(?:sk|pk|rk|xai|gsk|key|fl)[-_][A-Za-z0-9_\-]{8,}|AIza[A-Za-z0-9_\-]{10,}|Bearer\s+\S+")
-_TOO_LONG = re.compile(r"context.?(?:length|window)|maximum context|prompt is too long|token count.*exceeds", re.I)
-_FILTERED = re.compile(r"content.?(?:filter|management policy)|responsible.?ai", re.I)
-_OUT_OF_QUOTA = re.compile(r"insufficient.?quota|credit balance|billing", re.I)
+_TOO_LONG = re.compile(
+    r"context.?(?:length|window)|maximum context|prompt is too long|token count.*exceeds", re.IGNORECASE
+)
+_FILTERED = re.compile(r"content.?(?:filter|management policy)|responsible.?ai", re.IGNORECASE)
+_OUT_OF_QUOTA = re.compile(r"insufficient.?quota|credit balance|billing", re.IGNORECASE)
 
 
 def mask_keys(text: str, secrets: Sequence[str] = ()) -> str:

@@ -1,9 +1,10 @@
 """How bytes reach a provider and come back: kept connections, and deadlines that a drip cannot stretch.
 
-The connections are urllib3's (names, TLS, framing); the pool is a few lines of ours, for two reasons. A call is *begun*
-(connected and sent) apart from its answer's headers, so that a stream can be polled, and its caller told to wait, while a
-provider thinks. And a read time-out starts anew with every packet, so an upstream that drips a byte a second would never
-be timed out: here every ``recv`` gets what is left until the call's deadline (``docs/promises.md``, "Upstream faults").
+The connections are urllib3's (names, TLS, framing); the pool is a few lines of ours, for two reasons. A call is
+*begun* (connected and sent) apart from its answer's headers, so that a stream can be polled, and its caller told to
+wait, while a provider thinks. And a read time-out starts anew with every packet, so an upstream that drips a byte a
+second would never be timed out: here every ``recv`` gets what is left until the call's deadline (``docs/promises.md``,
+"Upstream faults").
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Response:
 
     def has_buffered(self) -> bool:
         """Whether reading would not wait: bytes, an end or a reset are there."""
-        buffer = self._raw._fp.fp
+        buffer = self._raw._fp.fp  # noqa: SLF001  (neither library says what is buffered)
         return buffer is None or _is_ready(buffer, self._reader)
 
     def next_piece(self) -> bytes | None:
@@ -182,7 +183,7 @@ class Exchange:
         except BaseException:
             self.close()
             raise
-        keep = not raw._original_response.will_close
+        keep = not raw._original_response.will_close  # noqa: SLF001  (urllib3 decides it in its own pool)
         return Response(raw, reader, partial(self._give_back, self._connection) if keep else raw.close)
 
     def close(self) -> None:
@@ -202,7 +203,7 @@ class foreign_errors:  # noqa: N801  (reads as a word where it is used)
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, HTTPError | HTTPException | OSError | ValueError):
             raise self._translate(error) from None
 

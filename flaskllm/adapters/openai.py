@@ -29,7 +29,7 @@ class OpenAIAdapter(ProviderAdapter):
     ABILITIES = frozenset(
         {"chat", "stream", "tools", "json_schema", "images", "image_url", "embeddings", "image_generation", "files"}
     )
-    CONNECTION = (
+    CONNECTION: ClassVar[tuple[Field, ...]] = (
         *COMMON_CONNECTION,
         Field("organization", help="Sent as OpenAI-Organization."),
         Field("project", help="Sent as OpenAI-Project."),
@@ -137,7 +137,7 @@ class CompatibleAdapter(OpenAIAdapter):
     kind = "openai_compatible"
     KEY_REQUIRED = False
     old_cap_only = True
-    CONNECTION = (
+    CONNECTION: ClassVar[tuple[Field, ...]] = (
         Field("api_base", required=True, help="Address of the server; /v1 is added where it has no version."),
         Field("timeout_s", float, help="Seconds one call may take, up to 600."),
         Field("stream_options", bool, True, help="Whether the server takes stream_options."),

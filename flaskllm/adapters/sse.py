@@ -40,11 +40,7 @@ class SseParser:
         self._rest = rest + held_back
         if len(self._rest) > MOST_BUFFERED:
             raise ProviderError("The provider's stream holds an event without an end.", may_be_billed=True)
-        events: list[Event] = []
-        for line in lines:
-            if event := self._line(line):
-                events.append(event)
-        return events
+        return [event for line in lines if (event := self._line(line))]
 
     @property
     def has_rest(self) -> bool:
@@ -59,7 +55,7 @@ class SseParser:
     def _line(self, line: bytes) -> Event | None:
         if not line:
             return self._dispatch()
-        name, colon, value = line.partition(b":")
+        name, _, value = line.partition(b":")
         if value.startswith(b" "):
             value = value[1:]
         if name == b"data":
