@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
@@ -81,14 +82,12 @@ class World:
             _set(session, row, origin="touched", **fields)
         self.cache.refresh()
 
-    def ask(
-        self, model: str | None, *, who: Principal = ANYBODY, ability: str = "chat", **more: object
-    ) -> list[Candidate]:
-        request = ChatRequest(model=model, messages=[{"role": "user", "content": "hi"}], **more)  # type: ignore[arg-type]
-        return self.router.candidates(request, who, ability=ability)
+    def ask(self, model: str | None, *, who: Principal = ANYBODY, **more: Any) -> list[Candidate]:
+        request = ChatRequest(**{"model": model, "messages": [{"role": "user", "content": "hi"}], **more})
+        return self.router.candidates(request, who)
 
-    def names(self, model: str | None, **more: object) -> list[str]:
-        return [candidate.name for candidate in self.ask(model, **more)]  # type: ignore[arg-type]
+    def names(self, model: str | None, **more: Any) -> list[str]:
+        return [candidate.name for candidate in self.ask(model, **more)]
 
 
 def _set(session: Session, row: object, **fields: object) -> None:

@@ -152,21 +152,17 @@ def test_s4s_three_names_head_their_tiers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "provider_id,name", [("openai", "gpt-4"), ("grok", "grok-beta"), ("gemini", "gemini-2.5-flash")]
+    "named", ["openai/gpt-4", "grok/grok-beta", "gemini/gemini-2.5-flash", "ngrok/gemini-2.5-flash"]
 )
-def test_the_seeds_default_models_are_there(tmp_path: Path, provider_id: str, name: str) -> None:
+def test_the_seeds_default_models_are_there(tmp_path: Path, named: str) -> None:
+    provider_id, _, name = named.partition("/")
     found = provider(world(tmp_path), provider_id)
     assert found.default_model == name
     assert found.model(name)
 
 
 def test_every_shipped_model_of_a_vendor_but_the_ones_it_does_not_know_has_a_price(tmp_path: Path) -> None:
-    every = {
-        "OPENAI_API_KEY": "k" * 20,
-        "ANTHROPIC_API_KEY": "k" * 20,
-        "GEMINI_API_KEY": "k" * 20,
-        "GROK_API_KEY": "k" * 20,
-    }
+    every = {f"{name}_API_KEY": "k" * 20 for name in ("OPENAI", "ANTHROPIC", "GEMINI", "GROK")}
     catalogue = world(tmp_path, **every).cache.current()
     unpriced = [model.name for _, model in catalogue.models() if model.price is None]
     assert unpriced == ["grok-beta"]
@@ -178,7 +174,8 @@ def test_every_shipped_model_of_a_vendor_but_the_ones_it_does_not_know_has_a_pri
 def test_the_catalogues_own_price_goes_before_the_price_book() -> None:
     own = price_of("azure_openai", "gpt-4o", "chat", [{"token": {"inputValue": 5.0, "outputValue": 15.0}}])
     book = price_of("azure_openai", "gpt-4o")
-    assert own and book
+    assert own
+    assert book
     assert (own.input, book.input) == (5_000_000_000, 2_500_000_000)
     assert own.version.startswith("catalogue:")
     assert re.fullmatch(r"genai-prices:[\d.]+", book.version)
