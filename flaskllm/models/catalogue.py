@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Boolean, Float, ForeignKey, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from flaskllm.extensions import db
+from flaskllm.extensions import Model
 from flaskllm.models.types import JsonText, UtcDateTime, new_id, now
 
 
-class ProviderRow(db.Model):
+class ProviderRow(Model):
     """A provider. ``enabled`` None: on where it has a key, or its address is set; False: an administrator's off.
 
     ``origin``: ``shipped`` (seeding may rewrite it), ``touched`` (shipped, changed since) or ``own``.
@@ -46,7 +46,7 @@ class ProviderRow(db.Model):
     )
 
 
-class ModelRow(db.Model):
+class ModelRow(Model):
     """A model of a provider.
 
     ``prices``: the document's price list (S2's shape, with our token buckets); None: priced by the price book.
@@ -81,7 +81,7 @@ class ModelRow(db.Model):
     provider: Mapped[ProviderRow] = relationship(back_populates="models")
 
 
-class ProviderKeyRow(db.Model):
+class ProviderKeyRow(Model):
     """A provider's key as `Vault` encrypted it; ``endpoint`` None serves every address."""
 
     __tablename__ = "provider_keys"
@@ -96,7 +96,7 @@ class ProviderKeyRow(db.Model):
     provider: Mapped[ProviderRow] = relationship(back_populates="keys")
 
 
-class Meta(db.Model):
+class Meta(Model):
     """Small shared facts: the catalogue's version, the known plaintext that proves the encryption key."""
 
     __tablename__ = "meta"

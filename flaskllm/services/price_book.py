@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from flaskllm.domain.pricing import NANO, PixelPrice, Price, from_dollars, per_million
+from flaskllm.domain.pricing import PixelPrice, Price, from_dollars, per_million
 
 SOURCES: Mapping[str, str] = {
     "openai": "openai",
@@ -135,9 +135,3 @@ def _at(rates: Mapping[str, Any], step: int | None) -> dict[str, Any]:
                 value = tier.price
         chosen[bucket] = per_million(value)
     return chosen
-
-
-def as_document(price: Price) -> dict[str, float]:
-    """The token rates of a price in dollars a million, by S2's and our names, for documents."""
-    shown = {name: getattr(price, bucket) for name, bucket in TOKEN_FIELDS.items()}
-    return {name: rate / NANO for name, rate in shown.items() if rate is not None}

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from flaskllm.adapters import load_adapter
-from flaskllm.adapters.base import Field, ProviderAdapter
-from flaskllm.adapters.http import Transport
+from flaskllm.adapters.base import Field, ProviderAdapter, Transport
 from flaskllm.domain.catalogue import Candidate, Provider
 
 
