@@ -120,7 +120,7 @@ class _alone:  # noqa: N801  (reads as a word where it is used)
         self._path = path
 
     def __enter__(self) -> None:
-        self._file = Path(self._path).open("w")  # noqa: SIM115  (closed by __exit__)
+        self._file = Path(self._path).open("w")
         try:
             import fcntl
 
@@ -153,7 +153,17 @@ def configure_logging(*, level: str, folder: Path | None) -> None:
                 folder / name, maxBytes=MOST_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=True
             )
             _add(root, file, floor)
-    for noisy in ("urllib3", "httpx2", "httpcore2", "openai", "anthropic", "google", "google_genai", "alembic", "werkzeug"):
+    for noisy in (
+        "urllib3",
+        "httpx2",
+        "httpcore2",
+        "openai",
+        "anthropic",
+        "google",
+        "google_genai",
+        "alembic",
+        "werkzeug",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -97,9 +97,7 @@ def wire(app: Flask, settings: Settings) -> Services:
     with app.app_context():
         engine = db.engine
     if engine.dialect.name == "sqlite":
-        set_sqlite_pragmas(
-            engine, journal_mode=settings.sqlite_journal_mode, synchronous=settings.sqlite_synchronous
-        )
+        set_sqlite_pragmas(engine, journal_mode=settings.sqlite_journal_mode, synchronous=settings.sqlite_synchronous)
     services = _Wiring(settings, engine).services()
     app.extensions["flaskllm"] = services
     app.extensions["flaskllm_shutdown"] = services.shutdown
@@ -119,9 +117,7 @@ class _Wiring:
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.usage = UsageService(self.database)
-        self.ledger = Ledger(
-            self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace
-        )
+        self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
 
     def _counters(self) -> Counters:
         in_sql = SqlCounters(self.committer.run)
@@ -132,7 +128,9 @@ class _Wiring:
 
     def services(self) -> Services:
         settings = self.settings
-        factory = ProviderFactory(verify=settings.httpx_client_verify, pool_size=settings.web_threads, proxy_for=_proxy_for)
+        factory = ProviderFactory(
+            verify=settings.httpx_client_verify, pool_size=settings.web_threads, proxy_for=_proxy_for
+        )
         vault = Vault(_revealed(settings.encryption_keys))
         catalogue = CatalogueCache(
             self.database,
@@ -277,5 +275,3 @@ def database_is_current(app: Flask) -> bool:
         with db.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_heads()
     return set(found) == set(script.get_heads())
-
-

@@ -44,7 +44,9 @@ class Caller:
         """One question to ``/v1/chat/completions``."""
         asked = {"messages": [{"role": "user", "content": text}], **body}
         response = self.post("/v1/chat/completions", asked, status=status)
-        assert response.mimetype == ("text/event-stream" if body.get("stream") and status == 200 else "application/json")
+        assert response.mimetype == (
+            "text/event-stream" if body.get("stream") and status == 200 else "application/json"
+        )
         return response
 
     def stream(self, text: str = "hello", **body: Any) -> list[Any]:

@@ -59,5 +59,3 @@ def fresh_tables() -> None:
     assert flaskllm.models.__all__
     db.drop_all()
     db.create_all()
-
-

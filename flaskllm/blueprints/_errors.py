@@ -67,7 +67,7 @@ def render(error: DomainError, *, status: int | None = None) -> Response:
 def _from_werkzeug(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400 and error.response is not None:
-        return Response(error.response)
+        return error.get_response()  # type: ignore[return-value]
     kind = BY_STATUS.get(status, InvalidRequest if status < 500 else InternalError)
     response = render(kind(WORDS.get(status, error.description or "The request cannot be taken.")), status=status)
     for name, value in error.get_headers():

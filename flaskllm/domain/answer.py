@@ -20,7 +20,7 @@ class RateStatus:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One whole answer. ``cost`` in 10⁻⁹ dollar, None where the price is unknown; ``attempts`` counts upstream calls."""
+    """One whole answer. ``cost`` in 10⁻⁹ dollar, None where the price is unknown; ``attempts``: upstream calls."""
 
     result: ChatResult
     candidate: Candidate

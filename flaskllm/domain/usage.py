@@ -1,7 +1,7 @@
 """Token counts in disjoint buckets, so that nothing is priced twice.
 
-OpenAI counts cached tokens inside ``prompt_tokens`` and reasoning inside ``completion_tokens``; Anthropic adds caches to
-``input_tokens``; Gemini leaves thoughts out of ``candidatesTokenCount``. Adapters turn each into these buckets.
+OpenAI counts cached tokens inside ``prompt_tokens`` and reasoning inside ``completion_tokens``; Anthropic adds caches
+to ``input_tokens``; Gemini leaves thoughts out of ``candidatesTokenCount``. Adapters turn each into these buckets.
 """
 
 from __future__ import annotations

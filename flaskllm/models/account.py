@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from flaskllm.extensions import db
+from flaskllm.extensions import Model
 from flaskllm.models.types import JsonText, UtcDateTime, new_id, now
 
 
-class User(db.Model):
+class User(Model):
     """An account. ``username_key`` and ``email_key`` are the NFKC-casefolded forms in which both are unique.
 
     ``status``: ``active``, ``waiting`` (for an administrator's approval) or ``disabled``.
@@ -35,7 +35,7 @@ class User(db.Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
 
 
-class LoginSession(db.Model):
+class LoginSession(Model):
     """One login: the family of its refresh tokens. An access token's ``sid`` names it."""
 
     __tablename__ = "login_sessions"
@@ -49,7 +49,7 @@ class LoginSession(db.Model):
     user: Mapped[User] = relationship()
 
 
-class RefreshToken(db.Model):
+class RefreshToken(Model):
     """One generation of a session's refresh token: used once; a second use revokes the session."""
 
     __tablename__ = "refresh_tokens"
@@ -61,7 +61,7 @@ class RefreshToken(db.Model):
     used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class ApiToken(db.Model):
+class ApiToken(Model):
     """A program's credential; only its hash is kept.
 
     ``models``, ``templates``: None allows all. ``previous_hash`` answers until ``previous_until`` after a rotation.

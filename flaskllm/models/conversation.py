@@ -7,11 +7,11 @@ from datetime import datetime
 from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from flaskllm.extensions import db
+from flaskllm.extensions import Model
 from flaskllm.models.types import UtcDateTime, new_id, now
 
 
-class ConversationRow(db.Model):
+class ConversationRow(Model):
     """One conversation of one owner; ``name`` is the id the owner knows it by.
 
     ``folded``: the title as a search compares it, because databases fold cases differently.
@@ -35,14 +35,12 @@ class ConversationRow(db.Model):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
-class TurnRow(db.Model):
+class TurnRow(Model):
     """One message; ``place`` counts from 0 and is given out by one UPDATE of the conversation, so that no two meet."""
 
     __tablename__ = "conversation_turns"
 
-    conversation_id: Mapped[str] = mapped_column(
-        ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True
-    )
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True)
     place: Mapped[int] = mapped_column(Integer, primary_key=True)
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(Text)

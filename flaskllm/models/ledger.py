@@ -9,13 +9,13 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from flaskllm.extensions import db
+from flaskllm.extensions import Model
 
 IS_OPEN = text("state = 'reserved'")
 """Only the rows of calls in flight are in these indexes, so they stay small."""
 
 
-class AttemptRow(db.Model):
+class AttemptRow(Model):
     """One attempt at one provider: written before the call goes out, settled once after it.
 
     ``holds``: JSON of the budgets and periods it holds money in. ``lease_until``: when the reaper may take it.
@@ -55,7 +55,7 @@ class AttemptRow(db.Model):
     lease_until: Mapped[int] = mapped_column(BigInteger)
 
 
-class CallRow(db.Model):
+class CallRow(Model):
     """One model call as its caller sees it: S4's fields, and who and what it cost."""
 
     __tablename__ = "calls"
@@ -90,7 +90,7 @@ class CallRow(db.Model):
     call_metadata: Mapped[str | None] = mapped_column("metadata", Text)
 
 
-class BudgetRow(db.Model):
+class BudgetRow(Model):
     """What one budget has spent and holds reserved in one period (10⁻⁹ dollar). The cap comes with the caller."""
 
     __tablename__ = "budgets"
@@ -101,7 +101,7 @@ class BudgetRow(db.Model):
     reserved: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
-class CounterRow(db.Model):
+class CounterRow(Model):
     """One window of one rate limit, where there is no Redis."""
 
     __tablename__ = "counters"

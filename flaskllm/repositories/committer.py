@@ -117,7 +117,7 @@ class GroupCommitter:
     def run(self, operation: Operation) -> Any:
         """Commit one operation and give its result.
 
-        Raises `Unavailable` where the database is away or the commit's outcome is unknown, or the operation's own error.
+        Raises `Unavailable` where the database is away or the outcome is unknown, or the operation's own error.
         """
         waiting = _Waiting(operation)
         if not self._threads:
@@ -171,13 +171,13 @@ class GroupCommitter:
         try:
             connection = self._connected()
             connection.begin()
-        except Exception as error:  # drivers have no common base class
+        except Exception as error:  # noqa: BLE001  (drivers have no common base class)
             self._drop_connection()
             return error
         try:
             self._apply(connection, [waiting.operation for waiting in group])
             connection.commit()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (the same)
             self._roll_back(connection)
             return error
         return None
@@ -190,7 +190,7 @@ class GroupCommitter:
     def _roll_back(self, connection: Connection) -> None:
         try:
             connection.rollback()
-        except Exception:
+        except Exception:  # noqa: BLE001  (the same)
             self._drop_connection()
 
     def _drop_connection(self) -> None:
@@ -198,7 +198,7 @@ class GroupCommitter:
         if connection is not None:
             try:
                 connection.close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (the same)
                 log.debug("closing the committer's connection failed: %s", type(error).__name__)
 
 

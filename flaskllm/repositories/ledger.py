@@ -1,4 +1,4 @@
-"""The ledger's statements, merged: what a group of calls writes in one transaction (``docs/architecture.md``, Ledger)."""
+"""The ledger's statements, merged: what a group of calls writes in one transaction (``docs/adr/0003``)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ VALUES (:id, :request_id, :number, 'reserved', :user_id, :token_id, :door, :mode
     :price_version, :reserved, NULL, :priced, :holds, 0, 0, :no, :started_at, :lease_until)
 """
 SETTLE_ATTEMPT = """
-UPDATE attempts SET state = :state, cost = :cost, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens,
-    usage = :usage, estimated = :estimated, error_code = :error_code, settled_at = :settled_at
+UPDATE attempts SET state = :state, cost = :cost, prompt_tokens = :prompt_tokens,
+    completion_tokens = :completion_tokens, usage = :usage, estimated = :estimated, error_code = :error_code, settled_at = :settled_at
 WHERE id = :id AND state = 'reserved'
 """
 INSERT_CALL = """
@@ -54,7 +54,8 @@ RETURNING value, expires_at
 """
 OPEN_CALLS = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND token_id = :token_id"
 EXPIRED = """
-SELECT id, request_id, number, user_id, token_id, door, model, backend_model, provider, reserved, priced, holds, started_at
+SELECT id, request_id, number, user_id, token_id, door, model, backend_model, provider, reserved, priced, holds,
+    started_at
 FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
 """
 
@@ -147,9 +148,7 @@ class Expired:
         """Nothing drawn."""
 
 
-COLUMNS = (
-    "id request_id number user_id token_id door model backend_model provider reserved priced holds started_at".split()
-)
+COLUMNS = tuple(name.strip() for name in EXPIRED.partition("SELECT")[2].partition("FROM")[0].split(","))
 
 
 def apply(connection: Connection, operations: Sequence[Any]) -> None:

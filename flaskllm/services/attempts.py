@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.errors import DomainError, ProviderError, ProviderFailure, ProviderRateLimited, ProviderTimeout, RateLimited
+from flaskllm.errors import (
+    DomainError,
+    ProviderError,
+    ProviderFailure,
+    ProviderRateLimited,
+    ProviderTimeout,
+    RateLimited,
+)
 
 MOST_PER_PROVIDER = 2
 MOST_IN_ALL = 4

@@ -23,7 +23,7 @@ from flaskllm.services.limits import Limits
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
-from flaskllm.services.usage import Outcome, UsageService
+from flaskllm.services.usage import UsageService
 
 Rates = tuple[tuple[str, RateStatus], ...]
 

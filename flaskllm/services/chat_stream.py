@@ -1,7 +1,8 @@
 """One streamed answer: who is asked, when it is over, and that it is settled once.
 
-It polls before it reads (``docs/adr/0004-poll-before-read.md``): silence, a vanished caller and a shutdown wake it alike, it needs
-no thread of its own, and after a hang-up it is drained to the usage frame. It touches no request and no session.
+It polls before it reads (``docs/adr/0004-poll-before-read.md``): silence, a vanished caller and a shutdown wake it
+alike, it needs no thread of its own, and after a hang-up it is drained to the usage frame. It touches no request and
+no session.
 """
 
 from __future__ import annotations
@@ -272,7 +273,7 @@ class ChatStream:
         return Usage(input=self._attempt.prompt_tokens, output=tokens_of_chars(self._chars), estimated=True)
 
     def _finish(self, error: DomainError | None, failure: ProviderFailure | None = None) -> None:
-        """Settle and write the call's row, once. ``failure``: how the last attempt ended, where that is not ``error``."""
+        """Settle and write the call's row, once. ``failure``: how the last attempt ended, where it is not ``error``."""
         with self._lock:
             if self._over:
                 return
@@ -306,9 +307,7 @@ class ChatStream:
                 return
             self._abandoned = True
         self._client_fd = None
-        if self._source is None or self._attempt is None:
-            self._finish(None)
-        elif not self._drains.run(self._drain):
+        if self._source is None or self._attempt is None or not self._drains.run(self._drain):
             self._finish(None)
 
     def _drain(self, seconds: float) -> None:
@@ -318,7 +317,7 @@ class ChatStream:
             while not self._over:
                 self._ready.clear()
                 self._step(seconds, watch_client=False)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (nobody is left to be told)
             log.info("a drain was cut short: %s", type(error).__name__)
         finally:
             self._finish(None)

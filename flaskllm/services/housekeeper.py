@@ -1,7 +1,7 @@
 """What has to be done now and then: reap dead attempts, try late settlements again, sweep what has expired.
 
-One thread of each web process, started by its first request after the fork. Without threads (uWSGI as on PythonAnywhere) the
-request that finds it due does it.
+One thread of each web process, started by its first request after the fork. Without threads (uWSGI as on
+PythonAnywhere) the request that finds it due does it.
 """
 
 from __future__ import annotations

@@ -93,11 +93,13 @@ def _addresses(messages: list[dict[str, Any]]) -> Iterator[tuple[str, str, bool]
 
 def _place(part: Any) -> tuple[str, str] | None:
     """Kind of a part, and the member of it that is an address."""
-    kind = part.get("type") if isinstance(part, dict) else None
-    value = part.get(kind) if kind in _PLACES else None
-    if not isinstance(value, dict):
+    if not isinstance(part, dict):
         return None
-    return next(((kind, name) for name in _PLACES[kind] if _is_address(kind, value.get(name))), None)
+    for kind, names in _PLACES.items():
+        value = part.get(kind) if part.get("type") == kind else None
+        if isinstance(value, dict):
+            return next(((kind, name) for name in names if _is_address(kind, value.get(name))), None)
+    return None
 
 
 def _is_address(kind: str, value: Any) -> bool:

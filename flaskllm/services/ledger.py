@@ -39,6 +39,7 @@ from flaskllm.repositories.ledger import (
 log = logging.getLogger(__name__)
 
 SETTLED, RELEASED, INTERRUPTED = "settled", "released", "interrupted"
+TAKEN_OVER = ("request_id", "user_id", "token_id", "door", "model", "backend_model", "provider", "started_at")
 DEFAULT_OUTPUT_CAP = 4096
 """Output tokens taken as the bound where neither the caller nor the catalogue names one."""
 
@@ -153,7 +154,7 @@ class Ledger:
         error_code: str | None = None,
         call: dict[str, Any] | None = None,
     ) -> int | None:
-        """The attempt is over: ``settled`` at what it took, or ``released``. ``call``: the row of the call, if it is over.
+        """The attempt is over: ``settled`` at what it took, or ``released``. ``call``: its call's row, if that is over.
 
         Gives the cost in 10⁻⁹ dollar, None where the model has no price. A second settlement changes nothing.
         """
@@ -223,7 +224,10 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "settled_at": now_ms(),
     }
     call = {
-        **{name: row[name] for name in "request_id user_id token_id door model backend_model provider started_at".split()},
+        **{
+            name: row[name]
+            for name in ["request_id", "user_id", "token_id", "door", "model", "backend_model", "provider", "started_at"]
+        },
         "id": new_row_id(),
         "finished_at": now_ms(),
         "latency_ms": now_ms() - row["started_at"],
@@ -252,5 +256,3 @@ def asked_name(request: ChatRequest) -> str:
     """The model as it was asked for, for the rows and the log."""
     name = request.model or "default"
     return f"{request.provider}/{name}"[:160] if request.provider else name[:160]
-
-

@@ -61,7 +61,7 @@ class RedisCounters:
             try:
                 value, left = self._script(keys=[f"flaskllm:count:{name}"], args=[amount, window_s * 1000])
                 return int(value), left / 1000
-            except Exception as error:  # redis-py's tree and the socket's own
+            except Exception as error:  # noqa: BLE001  (redis-py's tree and the socket's own)
                 self._rests_until = time.monotonic() + self._rest_s
                 log.warning("Redis is away, limits are counted in SQL: %s", type(error).__name__)
         return self._fallback.add(name, amount, window_s)
@@ -76,7 +76,8 @@ class Limits:
 
     def admit(self, call: CallContext, *, tokens: int = 0, requests: int = 1) -> tuple[tuple[str, RateStatus], ...]:
         """Count this call; gives how the caller's limits stand. Raises `RateLimited` with ``retry_after``."""
-        principal, found = call.principal, []
+        principal = call.principal
+        found: list[tuple[str, RateStatus]] = []
         if self._per_minute is not None or principal.requests_per_minute is not None:
             limit = principal.requests_per_minute or self._per_minute or 0
             found.append(("requests", self._take(f"rpm:{principal.subject}", requests, limit, "requests", found)))
@@ -85,9 +86,7 @@ class Limits:
             found.append(("tokens", self._take(name, tokens, principal.tokens_per_minute, "tokens", found)))
         return tuple(found)
 
-    def _take(
-        self, name: str, amount: int, limit: int, what: str, others: list[tuple[str, RateStatus]]
-    ) -> RateStatus:
+    def _take(self, name: str, amount: int, limit: int, what: str, others: list[tuple[str, RateStatus]]) -> RateStatus:
         value, left = self._counters.add(name, amount, MINUTE)
         status = RateStatus(limit, max(0, limit - value), left)
         if value > limit:

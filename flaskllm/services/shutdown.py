@@ -60,8 +60,8 @@ class Shutdown:
     def watch(self, worker: Any) -> None:
         """In a gunicorn worker: hear SIGTERM too, and close the listening sockets.
 
-        gunicorn gives the application no hook for it. A stopping worker leaves its sockets open, so that new connections
-        hang in the backlog until it exits; closed, they are refused at once, which a proxy can try elsewhere.
+        gunicorn gives the application no hook for it. A stopping worker leaves its sockets open, so that new
+        connections hang in the backlog until it exits; closed, they are refused, which a proxy can try elsewhere.
         """
         import signal
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flaskllm.errors import DomainError
@@ -37,7 +38,7 @@ ANTHROPIC_TYPES = {
 }
 
 
-def openai(error: DomainError, request_id: str) -> dict[str, Any]:
+def openai(error: DomainError, _request_id: str) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``: all four keys always."""
     kind = OPENAI_TYPES.get(error.status, "server_error")
     if error.code == "budget_exceeded":
@@ -64,4 +65,5 @@ def house(error: DomainError, request_id: str) -> dict[str, Any]:
     }
 
 
-DIALECTS = {"openai": openai, "anthropic": anthropic, "house": house}
+Dialect = Callable[[DomainError, str], dict[str, Any]]
+DIALECTS: dict[str, Dialect] = {"openai": openai, "anthropic": anthropic, "house": house}

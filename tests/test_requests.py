@@ -1,0 +1,65 @@
+"""Every call in ``requests/*.rest`` works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.actors import Caller
+
+FILES = sorted((Path(__file__).parent.parent / "requests").glob("*.rest"))
+PLACEHOLDER = re.compile(r"\{\{([\w.]+)\}\}")
+
+
+@dataclass
+class Call:
+    """One block of a file: the request line, its headers, its body, and the name its answer is known by."""
+
+    method: str
+    url: str
+    name: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+
+
+def calls(text: str) -> Iterator[Call]:
+    for block in re.split(r"^###.*$", text, flags=re.MULTILINE)[1:]:
+        head, _, body = block.strip().partition("\n\n")
+        lines = head.splitlines()
+        name = next((line.split()[-1] for line in lines if line.startswith("# @name")), None)
+        first, *headers = [line for line in lines if line and not line.startswith(("#", "@"))]
+        method, url = first.split(" ", 1)
+        yield Call(method, url, name, dict(line.split(": ", 1) for line in headers), body.strip())
+
+
+def fill(text: str, known: dict[str, Any]) -> str:
+    def value(found: re.Match[str]) -> str:
+        held: Any = known
+        for part in found[1].split("."):
+            held = held[part]
+        return str(held)
+
+    return PLACEHOLDER.sub(value, text)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_every_call_of_the_file_answers(file: Path, app: Flask) -> None:
+    caller = Caller.on(app, scopes=["chat", "webhook"])
+    known: dict[str, Any] = {"host": "", "token": caller.token}
+    for call in calls(file.read_text()):
+        url, headers = fill(call.url, known), {name: fill(value, known) for name, value in call.headers.items()}
+        response = caller.http.open(url, method=call.method, headers=headers, data=fill(call.body, known) or None)
+        assert response.status_code < 300, f"{call.method} {call.url}: {response.get_data(as_text=True)}"
+        if call.name:
+            known[call.name] = {"response": {"body": response.json}}
+
+
+def test_the_folder_never_hides_the_library_of_that_name() -> None:
+    assert FILES
+    assert not (FILES[0].parent / "__init__.py").exists()
