@@ -1,0 +1,131 @@
+"""What is asked of a model for a spreadsheet: six kinds, and the templates that serve them.
+
+A template is filled in by substitution of its declared variables and nothing more: a value is never run, and never
+looked at for further variables (CVE-2026-42203 was a template engine that did).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from flaskllm.domain.language import LANGUAGES
+from flaskllm.errors import InvalidRequest, invalid
+
+SOURCES = ("email", "meeting", "document", "chat", "other")
+
+_VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}")
+
+
+class PromptKind(StrEnum):
+    SUMMARY = "summary"
+    KEYWORDS = "keywords"
+    SENTIMENT = "sentiment"
+    ENTITIES = "entities"
+    TRANSLATION = "translation"
+    CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A prompt with places to fill in. ``variables``: each declared name to its default; None: it must be given."""
+
+    name: str
+    kind: PromptKind
+    user_text: str
+    variables: Mapping[str, str | None]
+    system_text: str = ""
+    description: str = ""
+    model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+    shipped: bool = True
+
+    def messages(self, values: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The template filled in. Raises `InvalidRequest` for what is missing or was not declared."""
+        filled = self._filled(values)
+        system, user = render(self.system_text, filled).strip(), render(self.user_text, filled)
+        head = [{"role": "system", "content": system}] if system else []
+        return [*head, {"role": "user", "content": user}]
+
+    def _filled(self, values: Mapping[str, str]) -> dict[str, str]:
+        for name in values:
+            if name not in self.variables:
+                raise invalid(f"variables.{name}", f"is no variable of the template {self.name}")
+        filled = {**self.variables, **values}
+        for name, value in filled.items():
+            if value is None:
+                raise invalid("prompt" if name == "text" else f"variables.{name}", "is required by this template")
+        return {name: value for name, value in filled.items() if value is not None}
+
+
+def render(template: str, variables: Mapping[str, str]) -> str:
+    """Substitute declared variables once; everything else stays as it is written.
+
+    >>> render("{{ greeting }}, {{ name }}!", {"greeting": "{{ name }}", "name": "Ann"})
+    '{{ name }}, Ann!'
+    """
+    return _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), template)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAsk:
+    """What a caller of the webhook wants: a template or a kind, filled in with ``variables``.
+
+    ``language``: ISO 639-1, of the answer, or the one to translate into. Without kind and template the prompt goes to
+    the model as it is.
+    """
+
+    variables: Mapping[str, str]
+    kind: PromptKind | None = None
+    template: str | None = None
+    language: str | None = None
+    source: str | None = None
+    model: str | None = None
+
+    @property
+    def template_name(self) -> str:
+        """The template that serves it: its own choice, else the one shipped for its kind."""
+        return self.template or self.kind or PromptKind.CUSTOM
+
+    def messages(self, template: PromptTemplate) -> list[dict[str, Any]]:
+        """The template filled in for this caller. Raises `InvalidRequest`."""
+        self._check(template)
+        messages = template.messages({**self._own(template), **self.variables})
+        if self.language and "language" not in template.variables:
+            return [{"role": "system", "content": f"Answer in {LANGUAGES[self.language]}."}, *messages]
+        return messages
+
+    def _check(self, template: PromptTemplate) -> None:
+        if self.kind is not None and self.kind != template.kind:
+            raise invalid("type", f"the template {template.name} is of the type {template.kind}")
+        if template.kind is PromptKind.TRANSLATION and self.language is None and "language" not in self.variables:
+            raise invalid("language", "is required for a translation")
+
+    def _own(self, template: PromptTemplate) -> dict[str, str]:
+        """The fields that are variables under another name, where the template declares them."""
+        source = None if self.source == "other" else self.source
+        own = {"language": LANGUAGES.get(self.language or ""), "source": source}
+        return {name: value for name, value in own.items() if value and name in template.variables}
+
+
+def read_template(name: str, document: Mapping[str, Any]) -> PromptTemplate:
+    """A template as the shipped file writes it. Raises `InvalidRequest` where a variable is used but not declared."""
+    variables = dict(document.get("variables") or {})
+    template = PromptTemplate(
+        name=name,
+        kind=PromptKind(document["type"]),
+        description=document.get("description", ""),
+        system_text=(document.get("system") or "").strip(),
+        user_text=document["user"].strip(),
+        variables=variables,
+        model=document.get("model"),
+        parameters=document.get("parameters") or {},
+    )
+    for used in _VARIABLE.findall(template.system_text + template.user_text):
+        if used not in variables:
+            raise InvalidRequest(f"The template {name} uses {used}, which it does not declare.")
+    return template
