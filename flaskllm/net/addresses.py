@@ -160,7 +160,8 @@ def look_up(resolve: Resolver, host: str, port: int, seconds: float) -> list[Add
 
     ``getaddrinfo`` takes no time limit, so it runs in a thread that is left behind when it is late.
     """
-    if not _LOOKUPS.acquire(timeout=max(seconds, 0)):
+    slots = _LOOKUPS
+    if not slots.acquire(timeout=max(seconds, 0)):
         raise TimeoutError("too many names are being looked up")
     found: list[Any] = []
     done = threading.Event()
@@ -171,13 +172,13 @@ def look_up(resolve: Resolver, host: str, port: int, seconds: float) -> list[Add
         except (OSError, ValueError) as error:  # a UnicodeError, too, is a ValueError
             found[:] = [error]
         finally:
-            _LOOKUPS.release()
+            slots.release()
             done.set()
 
     try:
         threading.Thread(target=work, name="look-up", daemon=True).start()
     except RuntimeError:
-        _LOOKUPS.release()
+        slots.release()
         raise OSError("no thread is to be had for a look-up") from None
     if not done.wait(max(seconds, 0)):
         raise TimeoutError("the name was not resolved in time")
@@ -311,17 +312,22 @@ def _punycode(label: str) -> str:
     differ (measured: httpx maps what urllib3 refuses), so they are refused.
     """
     lowered = label.lower()
-    plain = unicodedata.normalize("NFKC", label) == label and not any(map(in_table_a1, lowered))
+    plain = unicodedata.normalize("NFKC", label) == label and lowered[2:4] != "--" and _is_word(lowered)
     with contextlib.suppress(UnicodeError):
         if plain and nameprep(lowered) == lowered:
             return "xn--" + lowered.encode("punycode").decode("ascii")
     raise ValueError("must have a valid host name")
 
 
+def _is_word(label: str) -> bool:
+    """Letters, marks, digits and hyphens that the tables of IDNA's first version know already."""
+    return all(sign == "-" or (unicodedata.category(sign)[0] in "LMN" and not in_table_a1(sign)) for sign in label)
+
+
 def _decodes(text: str) -> bool:
     try:
         name = text.encode("ascii").decode("punycode")
-        return not name.isascii() and name.encode("punycode").decode("ascii") == text
+        return not name.isascii() and _is_word(name) and name.encode("punycode").decode("ascii") == text
     except UnicodeError:
         return False
 
@@ -360,21 +366,23 @@ def _utf8(text: str) -> str:
 
 
 class HostList:
-    """Hosts that an operator named: ``host``, ``host:port`` and, where patterns are allowed, ``*.example.org``.
+    """Hosts that an operator named: ``host``, ``host:port`` and, unless it is ``private``, ``*.example.org``.
 
-    A host without a port means the usual `PORTS`; a port that is named is open for that host.
+    A port that is named is open for that host. Without one a private host is open at all of them, for what stands
+    there seldom has a usual one; a public host at the usual `PORTS`.
     """
 
-    def __init__(self, entries: Sequence[str], *, patterns: bool) -> None:
+    def __init__(self, entries: Sequence[str], *, private: bool) -> None:
+        self._private = private
         self._entries = {_entry(entry) for entry in entries}
-        if not patterns and any(host.startswith("*") for host, _ in self._entries):
+        if private and any(host.startswith("*") for host, _ in self._entries):
             raise ValueError("a private host is opened by its whole name, not by a pattern")
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def has(self, target: Target) -> bool:
-        return self.has_port(target) or (target.port in PORTS and self._has(target.host, None))
+        return self.has_port(target) or ((self._private or target.port in PORTS) and self._has(target.host, None))
 
     def has_port(self, target: Target) -> bool:
         """Whether the host is named together with its port."""

@@ -372,7 +372,7 @@ class PublicSession:
 
     ``allowed_hosts``: where given, nothing else may be called (``EXTERNAL_ALLOWED_HOSTS``; ``*.example.org`` is a
     pattern). ``private_hosts``: single hosts that may stand at private addresses and are allowed besides
-    (``EXTERNAL_PRIVATE_HOSTS``). Both are ``host`` or ``host:port``; a port that is named there is open, else `PORTS`.
+    (``EXTERNAL_PRIVATE_HOSTS``). Both are ``host`` or ``host:port``; `HostList` says which ports that opens.
     ``ca_file``: trusted besides the system's authorities. ``resolve``, ``connect``: for tests.
     """
 
@@ -385,8 +385,8 @@ class PublicSession:
         *,
         connect: Connect = dial,
     ) -> None:
-        self._allowed = HostList(allowed_hosts, patterns=True)
-        self._private = HostList(private_hosts, patterns=False)
+        self._allowed = HostList(allowed_hosts, private=False)
+        self._private = HostList(private_hosts, private=True)
         self._resolve = resolve or system_resolver
         self._connect = connect
         self._context = ssl.create_default_context()
@@ -440,7 +440,8 @@ class PublicSession:
     def _ask(self, ask: _Ask, deadline: float, retries: int) -> tuple[_Line, _Answer]:
         """Up to the answer's headers. The name is resolved once, also for a second try."""
         addresses = self._addresses(ask.target, deadline)
-        for attempt in range(retries + 1):
+        attempt = 0
+        while True:
             line: _Line | None = None
             try:
                 line = self._open(ask.target, addresses, deadline)
@@ -449,10 +450,10 @@ class PublicSession:
             except BaseException as error:
                 if line is not None:
                     line.close()
-                if attempt == retries or not _may_repeat(ask, line, error):
+                if attempt >= retries or not _may_repeat(ask, line, error):
                     raise
             time.sleep(min(random.uniform(0, 0.2 * 2**attempt), seconds_left(deadline)))  # noqa: S311 (no secret)
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
 
     def _admit(self, target: Target) -> bool:
         """Whether the host is one that was opened by name. Raises `ForbiddenTarget` for what no address would save."""
@@ -484,15 +485,21 @@ class PublicSession:
 
     def _reach(self, target: Target, addresses: list[Address], deadline: float) -> socket.socket:
         """The first address that answers; trying the next repeats nothing, for nothing was sent."""
-        for ip in addresses:
-            try:
-                sock = self._connect(ip, target.port, min(CONNECT_SECONDS, seconds_left(deadline)))
-            except OSError:
-                if ip == addresses[-1]:
-                    raise
-            else:
-                return _checked_peer(sock, ip, target.port)
-        raise OSError("the name has no address")
+        for ip in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return self._dialled(ip, target.port, deadline)
+        return self._dialled(addresses[-1], target.port, deadline)
+
+    def _dialled(self, ip: Address, port: int, deadline: float) -> socket.socket:
+        """A socket that has reached the address that was checked, and no other."""
+        sock = self._connect(ip, port, min(CONNECT_SECONDS, seconds_left(deadline)))
+        try:
+            peer = sock.getpeername()
+            _refuse_unless((ip_address(peer[0]), peer[1]) == (ip, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 def _fits(ip: Address, private: bool) -> bool:
@@ -504,16 +511,6 @@ def _refuse_unless(allowed: bool) -> None:
     if not allowed:
         message = "is not open to calls from here"
         raise ForbiddenTarget(f"url: {message}", details=[{"field": "url", "message": message}])
-
-
-def _checked_peer(sock: socket.socket, ip: Address, port: int) -> socket.socket:
-    try:
-        peer = sock.getpeername()
-        _refuse_unless((ip_address(peer[0]), peer[1]) == (ip, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _may_repeat(ask: _Ask, line: _Line | None, error: BaseException) -> bool:
