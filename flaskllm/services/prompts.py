@@ -1,0 +1,136 @@
+"""The webhook's use case: which template, what a typed answer is, whether to ask again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from flaskllm.domain.answer import Answer
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.principal import Principal
+from flaskllm.domain.prompt import PromptAsk, PromptKind, PromptTemplate
+from flaskllm.domain.text import holdable
+from flaskllm.domain.typed_answer import Malformed, expected_form, parse
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import DomainError, Forbidden
+from flaskllm.repositories.prompts import ShippedTemplates, TemplateStore
+from flaskllm.services.chat_orchestrator import ChatOrchestrator
+
+log = logging.getLogger(__name__)
+
+MOST_SHOWN = 4_000
+"""Characters of a malformed answer that the model is shown again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAnswer:
+    """What came of a prompt. ``result``: the typed form, None where the kind has none or the model never managed it.
+
+    ``usage`` and ``cost`` (10⁻⁹ dollar) are of both askings where there were two; ``answer`` tells the headers.
+    """
+
+    text: str
+    result: Any
+    kind: PromptKind
+    answer: Answer
+    seconds: float
+
+    @property
+    def usage(self) -> Usage:
+        return self.answer.usage
+
+    @property
+    def cost(self) -> int | None:
+        return self.answer.cost
+
+    @property
+    def model(self) -> str:
+        return self.answer.model
+
+
+class PromptService:
+    """Asks a model by template and reads what it says."""
+
+    def __init__(self, orchestrator: ChatOrchestrator, templates: TemplateStore | None = None) -> None:
+        self._chat = orchestrator
+        self._templates = templates or ShippedTemplates()
+
+    def templates(self, principal: Principal) -> list[PromptTemplate]:
+        """The templates that this caller may use."""
+        return [template for template in self._templates.all() if principal.may_use_template(template.name)]
+
+    def answer(self, ask: PromptAsk, call: CallContext) -> PromptAnswer:
+        """Ask, and once more where the answer is not of the form that was asked for.
+
+        Raises `NotFound` for an unknown template, `Forbidden` for one that the token may not use, and what
+        `ChatOrchestrator.complete` raises.
+        """
+        template = self._template(ask, call.principal)
+        messages = ask.messages(template)
+        first = self._chat.complete(_request(ask, template, messages), call)
+        try:
+            return _read(template.kind, first, call)
+        except Malformed as fault:
+            again = [*messages, *_reproach(template.kind, first.text, fault)]
+            return self._second(_request(ask, template, again), template.kind, first, call)
+
+    def _template(self, ask: PromptAsk, principal: Principal) -> PromptTemplate:
+        """The right comes before the look-up, so that a token cannot find out which templates there are."""
+        if not principal.may_use_template(ask.template_name):
+            raise Forbidden("This token may not use this template.")
+        return self._templates.get(ask.template_name)
+
+    def _second(self, request: ChatRequest, kind: PromptKind, first: Answer, call: CallContext) -> PromptAnswer:
+        """Whatever becomes of the second asking, the caller gets the text that is paid for."""
+        try:
+            both = _together(first, self._chat.complete(request, call))
+        except DomainError as error:
+            log.info("a malformed answer could not be asked for again: %s", error.code)
+            return _untyped(kind, first, call)
+        try:
+            return _read(kind, both, call)
+        except Malformed:
+            return _untyped(kind, both, call)
+
+
+def _request(ask: PromptAsk, template: PromptTemplate, messages: list[dict[str, Any]]) -> ChatRequest:
+    return ChatRequest(model=ask.model or template.model, messages=messages, params=dict(template.parameters))
+
+
+def _read(kind: PromptKind, answer: Answer, call: CallContext) -> PromptAnswer:
+    return replace(_untyped(kind, answer, call), result=parse(kind, answer.text))
+
+
+def _untyped(kind: PromptKind, answer: Answer, call: CallContext) -> PromptAnswer:
+    return PromptAnswer(holdable(answer.text), None, kind, answer, time.monotonic() - call.started)
+
+
+def _reproach(kind: PromptKind, text: str, fault: Malformed) -> list[dict[str, Any]]:
+    """The malformed answer, and what was wrong with it."""
+    said = holdable(text)[:MOST_SHOWN] or "(nothing)"
+    told = f"That cannot be read: {fault}. Answer again with {expected_form(kind)}, and nothing else."
+    return [{"role": "assistant", "content": said}, {"role": "user", "content": told}]
+
+
+def _together(first: Answer, second: Answer) -> Answer:
+    """The second answer, with what both of them took."""
+    costs = (first.cost, second.cost)
+    return replace(
+        second,
+        usage=_sum([first.usage, second.usage]),
+        cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+        attempts=first.attempts + second.attempts,
+        dropped=tuple(dict.fromkeys([*first.dropped, *second.dropped])),
+    )
+
+
+def _sum(usages: Sequence[Usage]) -> Usage:
+    buckets = [field.name for field in fields(Usage) if field.name != "estimated"]
+    return Usage(
+        **{name: sum(getattr(usage, name) for usage in usages) for name in buckets},
+        estimated=any(usage.estimated for usage in usages),
+    )
