@@ -9,8 +9,10 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from flaskllm.domain.answer import Answer
 from flaskllm.domain.estimate import message_estimate
 from flaskllm.domain.text import holdable
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import invalid
 
 TITLE_CHARS = 80
@@ -89,6 +91,19 @@ class Said:
     provider: str | None = None
     system: str | None = None
     stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One whole answer in a conversation; ``cost`` in 10⁻⁹ dollar. ``answer`` tells the headers."""
+
+    conversation_id: str
+    text: str
+    model: str
+    provider: str
+    usage: Usage
+    cost: int | None
+    answer: Answer | None = None
 
 
 def new_name() -> str:

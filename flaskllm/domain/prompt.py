@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from flaskllm.domain.answer import Answer
 from flaskllm.domain.language import LANGUAGES
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import InvalidRequest, invalid
 
 SOURCES = ("email", "meeting", "document", "chat", "other")
@@ -110,6 +112,32 @@ class PromptAsk:
         source = None if self.source == "other" else self.source
         own = {"language": LANGUAGES.get(self.language or ""), "source": source}
         return {name: value for name, value in own.items() if value and name in template.variables}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAnswer:
+    """What came of a prompt. ``result``: the typed form, None where the kind has none or the model never managed it.
+
+    ``usage`` and ``cost`` (10⁻⁹ dollar) are of both askings where there were two; ``answer`` tells the headers.
+    """
+
+    text: str
+    result: Any
+    kind: PromptKind
+    answer: Answer
+    seconds: float
+
+    @property
+    def usage(self) -> Usage:
+        return self.answer.usage
+
+    @property
+    def cost(self) -> int | None:
+        return self.answer.cost
+
+    @property
+    def model(self) -> str:
+        return self.answer.model
 
 
 def read_template(name: str, document: Mapping[str, Any]) -> PromptTemplate:

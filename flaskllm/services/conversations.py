@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from flaskllm.domain.answer import Answer, RateStatus
@@ -19,6 +19,7 @@ from flaskllm.domain.conversation import (
     Conversation,
     Cursor,
     Page,
+    Reply,
     Said,
     Turn,
     canonical,
@@ -48,19 +49,6 @@ RESERVE = 1_024
 Told = TypeVar("Told", Answer, ChatStream)
 Window = Callable[[ChatRequest, Principal], int | None]
 """How many tokens the models that may answer can hold; None where nobody knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One whole answer in a conversation; ``cost`` in 10⁻⁹ dollar. ``answer`` tells the headers."""
-
-    conversation_id: str
-    text: str
-    model: str
-    provider: str
-    usage: Usage
-    cost: int | None
-    answer: Answer | None = None
 
 
 class ConversationService:
@@ -126,7 +114,7 @@ class ConversationService:
         """A conversation with all its turns. Raises `NotFound`, the same for never, gone and somebody else's."""
         return self._store.read(principal.user_id, _known(conversation_id))
 
-    def list(self, principal: Principal, *, limit: int, search: str | None = None, after: Cursor | None = None) -> Page:
+    def page(self, principal: Principal, *, limit: int, search: str | None = None, after: Cursor | None = None) -> Page:
         """The caller's conversations, newest first."""
         return self._store.page(principal.user_id, limit=limit, search=search, after=after)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from flaskllm.domain.answer import Answer
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
-from flaskllm.domain.prompt import PromptAsk, PromptKind, PromptTemplate
+from flaskllm.domain.prompt import PromptAnswer, PromptAsk, PromptKind, PromptTemplate
 from flaskllm.domain.text import holdable
 from flaskllm.domain.typed_answer import Malformed, expected_form, parse
 from flaskllm.domain.usage import Usage
@@ -24,32 +24,6 @@ log = logging.getLogger(__name__)
 
 MOST_SHOWN = 4_000
 """Characters of a malformed answer that the model is shown again."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptAnswer:
-    """What came of a prompt. ``result``: the typed form, None where the kind has none or the model never managed it.
-
-    ``usage`` and ``cost`` (10⁻⁹ dollar) are of both askings where there were two; ``answer`` tells the headers.
-    """
-
-    text: str
-    result: Any
-    kind: PromptKind
-    answer: Answer
-    seconds: float
-
-    @property
-    def usage(self) -> Usage:
-        return self.answer.usage
-
-    @property
-    def cost(self) -> int | None:
-        return self.answer.cost
-
-    @property
-    def model(self) -> str:
-        return self.answer.model
 
 
 class PromptService:

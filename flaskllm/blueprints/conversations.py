@@ -1,0 +1,63 @@
+"""Conversations (S1): ``/llm/*``."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from flaskllm.blueprints._calls import call_headers, new_call, stream_response
+from flaskllm.blueprints._guard import current_principal
+from flaskllm.blueprints._http import json_body, json_response, page, query, success
+from flaskllm.domain.conversation import read_cursor
+from flaskllm.extensions import services
+from flaskllm.wire import conversations as wire
+
+bp = Blueprint("conversations", __name__)
+
+
+@bp.post("/chat")
+def chat() -> Response:
+    said = wire.read_message(json_body())
+    call = new_call("conversations")
+    if said.stream:
+        stream = services.conversations.say_streamed(said, call)
+        return stream_response(wire.write_events(stream, call.request_id), stream)
+    reply = services.conversations.say(said, call)
+    response = success(wire.write_reply(reply))
+    response.headers.update(call_headers(reply.answer))
+    return response
+
+
+@bp.get("/get-conversation-history")
+def read_history() -> Response:
+    name = wire.read_conversation_id(query("conversation_id"))
+    return success(wire.write_history(*services.conversations.read(name, current_principal())))
+
+
+@bp.get("/conversations")
+def list_conversations() -> Response:
+    limit, after = page()
+    found = services.conversations.page(
+        current_principal(),
+        limit=limit,
+        search=wire.read_search(query("search", "limit", "after")),
+        after=read_cursor(after) if after else None,
+    )
+    return json_response(wire.write_list(found))
+
+
+@bp.get("/conversations/<name>")
+def read_conversation(name: str) -> Response:
+    query()
+    return success(wire.write_conversation(*services.conversations.read(name, current_principal())))
+
+
+@bp.patch("/conversations/<name>")
+def rename_conversation(name: str) -> Response:
+    title = wire.read_title(json_body())
+    return success(wire.write_summary(services.conversations.rename(name, title, current_principal())))
+
+
+@bp.delete("/conversations/<name>")
+def delete_conversation(name: str) -> Response:
+    services.conversations.delete(name, current_principal())
+    return Response(status=204)

@@ -1,0 +1,154 @@
+"""Conversations (S1): ``/llm/*``, in S1's envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from marshmallow import Schema, ValidationError, fields, validate
+
+from flaskllm.domain.catalogue import TIERS
+from flaskllm.domain.conversation import MOST_SEARCH, MOST_TITLE, Conversation, Page, Reply, Said, Turn
+from flaskllm.domain.pricing import to_dollars
+from flaskllm.domain.text import can_be_held
+from flaskllm.errors import DomainError, invalid
+from flaskllm.wire import errors
+from flaskllm.wire.fields import load
+
+PING = b": ping\n\n"
+
+
+def holdable(value: str) -> None:
+    """Whether every store can hold the text."""
+    if not can_be_held(value):
+        raise ValidationError("must not hold NUL or lone surrogates")
+
+
+def not_blank(value: str) -> None:
+    if not value.strip():
+        raise ValidationError("must not be empty")
+
+
+class MessageSchema(Schema):
+    """``POST /llm/chat``."""
+
+    message = fields.String(required=True, validate=[not_blank, holdable])
+    conversation_id = fields.String(allow_none=True)
+    model = fields.String(allow_none=True, validate=validate.Length(1, 256))
+    provider = fields.String(allow_none=True, validate=validate.Length(1, 64))
+    tier = fields.String(allow_none=True, validate=validate.OneOf(TIERS))
+    system = fields.String(allow_none=True, validate=holdable)
+    temperature = fields.Float(allow_none=True, validate=validate.Range(0, 2))
+    max_tokens = fields.Integer(strict=True, allow_none=True, validate=validate.Range(1, 2**53))
+    stream = fields.Boolean(allow_none=True)
+
+
+class TitleSchema(Schema):
+    """``PATCH /llm/conversations/{id}``."""
+
+    title = fields.String(required=True, validate=[not_blank, holdable, validate.Length(max=MOST_TITLE)])
+
+
+def read_message(body: dict[str, Any]) -> Said:
+    """S1's message. Raises `InvalidRequest` naming the fields."""
+    given = {name: value for name, value in load(MessageSchema(), body).items() if value is not None}
+    if "tier" in given and "model" in given:
+        raise invalid("tier", "stands beside model; give one of them")
+    return Said(
+        message=given["message"],
+        params={name: given[name] for name in ("temperature", "max_tokens") if name in given},
+        conversation_id=given.get("conversation_id"),
+        model=given.get("model") or given.get("tier"),
+        provider=given.get("provider"),
+        system=given.get("system"),
+        stream=given.get("stream", False),
+    )
+
+
+def read_title(body: dict[str, Any]) -> str:
+    return str(load(TitleSchema(), body)["title"])
+
+
+def read_conversation_id(query: Mapping[str, str]) -> str:
+    """The one query parameter of S1's history."""
+    if not (found := query.get("conversation_id")):
+        raise invalid("conversation_id", "is required")
+    return found
+
+
+def read_search(query: Mapping[str, str]) -> str | None:
+    """What is looked for in titles."""
+    search = query.get("search") or None
+    if search is not None and (len(search) > MOST_SEARCH or not can_be_held(search)):
+        raise invalid("search", f"must be text of at most {MOST_SEARCH} characters")
+    return search
+
+
+def write_reply(reply: Reply) -> dict[str, Any]:
+    """S1's four fields, and what it took."""
+    return {
+        "text": reply.text,
+        "conversation_id": reply.conversation_id,
+        "model": reply.model,
+        "tokens_used": reply.usage.total_tokens,
+        "provider": reply.provider,
+        "usage": reply.usage.to_openai(),
+        "cost": to_dollars(reply.cost),
+    }
+
+
+def write_history(conversation: Conversation, turns: Iterable[Turn]) -> dict[str, Any]:
+    """S1's history."""
+    return {"conversation_id": conversation.id, "messages": [_write_turn(turn) for turn in turns]}
+
+
+def _write_turn(turn: Turn) -> dict[str, Any]:
+    """S1's two fields; ``interrupted`` only where the caller had hung up."""
+    mark = {"interrupted": True} if turn.interrupted else {}
+    return {"role": turn.role, "content": turn.content, **mark}
+
+
+def write_summary(conversation: Conversation) -> dict[str, Any]:
+    """A conversation without its messages."""
+    return {
+        "id": conversation.id,
+        "title": conversation.title,
+        "length": conversation.length,
+        "created_at": _iso(conversation.created_at),
+        "updated_at": _iso(conversation.updated_at),
+    }
+
+
+def write_conversation(conversation: Conversation, turns: Iterable[Turn]) -> dict[str, Any]:
+    """A conversation with all of it."""
+    messages = [_write_turn(turn) for turn in turns]
+    return {**write_summary(conversation), "system": conversation.system, "messages": messages}
+
+
+def write_list(page: Page) -> dict[str, Any]:
+    """``{status, data: […], next}``."""
+    following = str(page.next) if page.next else None
+    return {"status": "success", "data": [write_summary(one) for one in page.found], "next": following}
+
+
+def write_events(stream: Iterable[str | Reply | DomainError | None], request_id: str) -> Iterator[bytes]:
+    """Server-sent events: ``delta`` for each piece, at the end ``done`` with S1's data, or ``error``."""
+    for item in stream:
+        if item is None:
+            yield PING
+        elif isinstance(item, str):
+            yield _event("delta", {"text": item})
+        elif isinstance(item, DomainError):
+            yield _event("error", errors.house(item, request_id))
+        else:
+            yield _event("done", write_reply(item))
+
+
+def _event(name: str, data: Mapping[str, Any]) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
