@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+from flaskllm.version import VERSION as __version__
+
+__all__ = ["__version__", "create_app"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -153,7 +152,7 @@ class _Wiring:
             router=router,
             factory=factory,
             chat=chat,
-            conversations=ConversationService(conversations, chat),
+            conversations=ConversationService(conversations, chat, window=chat.window),
             prompts=PromptService(chat),
             usage=self.usage,
             limits=self.limits,
@@ -260,7 +259,7 @@ def prepare_database(app: Flask) -> None:
 def seeder(app: Flask) -> Seeder:
     """Brings the shipped catalogue, and the operator's own over it, into the database."""
     settings: Settings = app.extensions["flaskllm_settings"]
-    overlay = Path(settings.catalogue_path) if settings.catalogue_path else None
+    overlay = settings.root / settings.catalogue_path if settings.catalogue_path else None
     with app.app_context():
         return Seeder(Database(db.engine), variable=settings.variable, overlay=overlay)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from flaskllm import __version__
 from flaskllm.blueprints._http import json_response, success
 from flaskllm.extensions import services
+from flaskllm.version import VERSION
 
 bp = Blueprint("ops", __name__)
 
@@ -14,7 +14,7 @@ bp = Blueprint("ops", __name__)
 @bp.get("/health")
 @bp.get("/health/live")
 def live() -> Response:
-    return json_response({"status": "ok", "version": __version__})
+    return json_response({"status": "ok", "version": VERSION})
 
 
 @bp.get("/health/ready")
@@ -25,4 +25,4 @@ def ready() -> Response:
 
 @bp.get("/api/health")
 def api_health() -> Response:
-    return success({"status": "ok", "version": __version__})
+    return success({"status": "ok", "version": VERSION})

@@ -11,6 +11,7 @@ from flaskllm.domain.answer import Answer, RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
+from flaskllm.domain.principal import Principal
 from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
@@ -115,6 +116,11 @@ class ChatOrchestrator:
     def _open(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChunkSource:
         asked = self._prepare(request, candidate, call, deadline)
         return self._factory.adapter_for(candidate).stream(asked, candidate, deadline)
+
+    def window(self, request: ChatRequest, principal: Principal) -> int | None:
+        """The smallest context window, in tokens, of the models that may answer; None where none is known."""
+        known = [candidate.model.context_window for candidate in self._router.candidates(request, principal)]
+        return min((size for size in known if size), default=None)
 
     def _take_slot(self) -> Callable[[], None]:
         """Each open stream holds a thread; some are kept for health, administration and plain calls."""
