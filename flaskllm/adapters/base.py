@@ -16,12 +16,13 @@ from typing import Any, ClassVar, Protocol
 
 import orjson
 
-from flaskllm.adapters.errors import failure_for, failure_in_body, mask_keys
+from flaskllm.adapters.answers import frames_of
+from flaskllm.adapters.errors import failure_for, failure_in_body
 from flaskllm.adapters.http import Exchange, Response, Transport
 from flaskllm.adapters.sse import Event, SseParser
 from flaskllm.domain.catalogue import Candidate, Provider
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
-from flaskllm.errors import InvalidRequest, ProviderError, invalid
+from flaskllm.errors import ProviderError, invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,22 @@ PassAll = None
 """For `PARAMS`: every parameter goes on under its own name."""
 
 GATEWAY_ONLY = frozenset({"drop_params"})
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True,),
+    "presence_penalty": (0,),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "temperature": (1,),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "top_p": (1,),
+}
+"""Values that ask for what happens anyway: where a vendor does not know the parameter, they need no refusal."""
 
 
 @dataclass(slots=True)
@@ -89,6 +106,9 @@ class Decoder(Protocol):
 
     def decode(self, event: Event) -> list[Chunk]:
         """Raises `ProviderFailure` where the event is an error or nonsense."""
+
+    def at_end(self) -> list[Chunk]:
+        """The body has ended without an end mark: the last frames, or `ProviderError` where it was cut."""
 
     @property
     def ended(self) -> bool:
@@ -139,8 +159,7 @@ class ProviderAdapter(ABC):
         """Ask and wait for the whole answer, until ``deadline`` (monotonic seconds). Raises a `ProviderFailure`."""
         mapped = self.map_params(request, candidate)
         response = self._begin(request, candidate, mapped, deadline, stream=False).response(deadline)
-        if response.status != 200:
-            raise failure_for(response, self._secrets(candidate))
+        self.check(response, candidate)
         raw = response.read()
         body = parse_object(raw, may_be_billed=True)
         if failure := failure_in_body(body, self._secrets(candidate)):
@@ -158,7 +177,29 @@ class ProviderAdapter(ABC):
         """Send the question; the answer's headers and its frames are read from what comes back."""
         mapped = self.map_params(request, candidate)
         exchange = self._begin(request, candidate, mapped, deadline, stream=True)
-        return SseSource(exchange, self.decoder(request, candidate), mapped.dropped, self._secrets(candidate))
+        return SseSource(
+            exchange,
+            self.decoder(request, candidate),
+            dropped=mapped.dropped,
+            check=lambda response: self.check(response, candidate),
+            whole=lambda response: self._whole(response, request, candidate),
+        )
+
+    def check(self, response: Response, candidate: Candidate) -> None:
+        """Raises what an answer's status and type mean, before its body is read as the vendor's."""
+        if response.status != 200:
+            raise failure_for(response, self._secrets(candidate))
+        if response.content_type == "text/html":
+            response.close()
+            raise ProviderError("The provider answered with a web page instead of JSON.", may_be_billed=False)
+
+    def _whole(self, response: Response, request: ChatRequest, candidate: Candidate) -> ChatResult:
+        """An answer in one piece where a stream was asked for: some servers cannot stream, and say so by a body."""
+        raw = response.read()
+        body = parse_object(raw, may_be_billed=True)
+        if failure := failure_in_body(body, self._secrets(candidate)):
+            raise failure
+        return self.decode(body, raw, request, candidate)
 
     def _begin(
         self, request: ChatRequest, candidate: Candidate, mapped: Mapped, deadline: float, *, stream: bool
@@ -189,6 +230,8 @@ class ProviderAdapter(ABC):
                 continue
             rule = self._rule(name, own)
             if rule is None:
+                if value in NEUTRAL.get(name, ()):
+                    continue
                 if own.get(name) != "drop" and not request.drop_params:
                     raise invalid(name, f"is not supported by {candidate.name}; leave it out or send drop_params: true")
                 mapped.dropped.append(name)
@@ -218,8 +261,9 @@ class ProviderAdapter(ABC):
 
     def _pass_extras(self, mapped: Mapped, request: ChatRequest, candidate: Candidate) -> None:
         for name, value in request.extras.items():
-            if self.wire == "openai":
-                mapped.params[name] = value
+            rule = self._rule(name, candidate.model.params)
+            if rule is not None:
+                self._apply(mapped, name, rule, value)
             elif request.drop_params:
                 mapped.dropped.append(name)
             else:
@@ -227,13 +271,25 @@ class ProviderAdapter(ABC):
 
 
 class SseSource:
-    """A `ChunkSource` over an HTTP answer of server-sent events, from before its headers on."""
+    """A `ChunkSource` over an HTTP answer of server-sent events, from before its headers on.
 
-    def __init__(self, exchange: Exchange, decoder: Decoder, dropped: Iterable[str], secrets: Sequence[str]) -> None:
+    ``check``: raises what status and type of the answer mean. ``whole``: reads an answer that came in one piece.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        decoder: Decoder,
+        *,
+        dropped: Iterable[str],
+        check: Callable[[Response], None],
+        whole: Callable[[Response], ChatResult],
+    ) -> None:
         self._exchange = exchange
         self._response: Response | None = None
         self._decoder = decoder
-        self._secrets = secrets
+        self._check = check
+        self._whole = whole
         self._parser = SseParser()
         self._closed = False
         self.dropped: Sequence[str] = list(dropped)
@@ -260,16 +316,12 @@ class SseSource:
         response = self._exchange.response(deadline)
         self._response = response
         self.upstream_id = upstream_id(response.headers)
-        if response.status != 200:
-            raise failure_for(response, self._secrets)
-        if response.content_type != "text/event-stream":
-            self._refuse_unstreamed(response)
-        return []
-
-    def _refuse_unstreamed(self, response: Response) -> None:
-        body = parse_object(response.read(), may_be_billed=True)
-        failure = failure_in_body(body, self._secrets)
-        raise failure or ProviderError("The provider answered a stream with a plain body.", may_be_billed=True)
+        self._check(response)
+        if response.content_type == "text/event-stream":
+            return []
+        chunks = list(frames_of(self._whole(response)))
+        self._closed = True
+        return chunks
 
     def _decode(self, events: Iterable[Event]) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -285,10 +337,14 @@ class SseSource:
 
     def _at_end(self) -> list[Chunk] | None:
         chunks = self._decode(self._parser.flush())
-        if not self._decoder.ended:
+        if self._closed or self._response is None:
+            return chunks
+        if self._parser.has_rest:
             self.close()
-            raise ProviderError("The provider's stream broke off before its end.", may_be_billed=True)
-        return chunks
+            raise broken_off()
+        self._closed = True
+        self._response.finish()
+        return chunks + self._decoder.at_end()
 
     def close(self) -> None:
         if not self._closed:
@@ -315,6 +371,21 @@ def _parse_leniently(raw: bytes) -> Any:
         return None
 
 
+def parse_frame(event: Event) -> dict[str, Any]:
+    """One event's JSON object. Raises `ProviderError` for anything else."""
+    try:
+        body = orjson.loads(event.data)
+    except orjson.JSONDecodeError:
+        body = _parse_leniently(event.data)
+    if not isinstance(body, dict):
+        raise ProviderError("The provider's stream holds a frame that is not a JSON object.", may_be_billed=True)
+    return body
+
+
+def broken_off() -> ProviderError:
+    return ProviderError("The provider's stream broke off before its end.", may_be_billed=True)
+
+
 def upstream_id(headers: Mapping[str, str]) -> str | None:
     """The provider's own id of the call, bounded, for our log."""
     for name in ("x-request-id", "request-id", "apim-request-id"):
@@ -329,21 +400,3 @@ def versioned(base: str, version: str = "v1") -> str:
     path = base.partition("://")[2].partition("/")[2]
     has_version = any(part[:1] == "v" and part[1:2].isdigit() for part in path.split("/"))
     return base if has_version else f"{base}/{version}"
-
-
-def refuse(field_name: str, message: str) -> InvalidRequest:
-    """For encoders: a message or part that the vendor's wire has no words for."""
-    return invalid(field_name, message)
-
-
-__all__ = [
-    "ChunkSource",
-    "Decoder",
-    "Field",
-    "Mapped",
-    "ProviderAdapter",
-    "Rule",
-    "SseSource",
-    "mask_keys",
-    "versioned",
-]

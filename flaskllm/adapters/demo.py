@@ -13,8 +13,8 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
-from uuid import uuid4
 
+from flaskllm.adapters.answers import completion, frames_of, head_of, tool_call, whole_choice
 from flaskllm.adapters.base import Decoder, Field, Mapped, ProviderAdapter
 from flaskllm.adapters.instance import smallest_instance
 from flaskllm.domain.catalogue import Candidate
@@ -48,16 +48,10 @@ class DemoAdapter(ProviderAdapter):
 
     def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
         """The answer: for want of a wire, question and answer are one."""
-        choice = _answer(request)
-        usage = Usage(input=_prompt_words(request), output=_output_words(choice["message"]) * request.choices)
-        return {
-            "id": f"chatcmpl-{uuid4().hex}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": candidate.model.backend_model,
-            "choices": [{"index": index, **choice} for index in range(request.choices)],
-            "usage": usage.to_openai(),
-        }
+        message, reason = _answer(request)
+        usage = Usage(input=_prompt_words(request), output=_output_words(message) * request.choices)
+        choices = [whole_choice(index, message, reason) for index in range(request.choices)]
+        return completion(head_of(None, candidate.model.backend_model, streamed=False), choices, usage).body
 
     def decode(self, body: dict[str, Any], raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
         usage = body["usage"]
@@ -79,7 +73,7 @@ class DemoSource:
     def __init__(self, result: ChatResult) -> None:
         self.dropped: Sequence[str] = result.dropped
         self.upstream_id: str | None = None
-        self._frames: Iterator[Chunk] | None = frames(result)
+        self._frames: Iterator[Chunk] | None = frames_of(result, _WORDS.findall)
 
     def fileno(self) -> int | None:
         return None
@@ -95,45 +89,17 @@ class DemoSource:
         self._frames = None
 
 
-def frames(result: ChatResult) -> Iterator[Chunk]:
-    """A whole answer as OpenAI streams it: role, words, reason for each choice, then the usage."""
-    head = {name: result.body[name] for name in ("id", "created", "model")}
-    head["object"] = "chat.completion.chunk"
-    for choice in result.body["choices"]:
-        for delta in _deltas(choice["message"]):
-            yield Chunk({**head, "choices": [_delta_choice(choice["index"], delta)]}, has_content=len(delta) == 1)
-        ended = _delta_choice(choice["index"], {}, choice["finish_reason"])
-        yield Chunk({**head, "choices": [ended]}, has_content=True)
-    yield Chunk({**head, "choices": [], "usage": result.body["usage"]}, usage=result.usage)
-
-
-def _delta_choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-
-
-def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield {"role": "assistant", "content": "" if message["content"] is not None else None}
-    for word in _WORDS.findall(message["content"] or ""):
-        yield {"content": word}
-    for index, call in enumerate(message.get("tool_calls") or ()):
-        function = call["function"]
-        yield {"tool_calls": [{"index": index, **call, "function": {**function, "arguments": ""}}]}
-        yield {"tool_calls": [{"index": index, "function": {"arguments": function["arguments"]}}]}
-
-
 # -- what it says ------------------------------------------------------------------------------------------------------
 
 
-def _answer(request: ChatRequest) -> dict[str, Any]:
-    """One choice without its index."""
+def _answer(request: ChatRequest) -> tuple[dict[str, Any], str]:
+    """The message, and why it ends."""
     last = request.messages[-1] if request.messages else {}
     answers_tool = last.get("role") in ("tool", "function")
     if not answers_tool and (call := _call(request)):
-        message = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
-        return {"message": message, "logprobs": None, "finish_reason": "tool_calls"}
+        return {"tool_calls": [call]}, "tool_calls"
     text, reason = _cut(_under_format(request, _speech(request, last, answers_tool)), request)
-    message = {"role": "assistant", "content": text, "refusal": None}
-    return {"message": message, "logprobs": None, "finish_reason": reason}
+    return {"content": text}, reason
 
 
 def _speech(request: ChatRequest, last: Mapping[str, Any], answers_tool: bool) -> str:
@@ -175,12 +141,7 @@ def _call(request: ChatRequest) -> dict[str, Any] | None:
     place, function = _chosen(tools, choice)
     schema = function.get("parameters") or {"type": "object"}
     arguments = smallest_instance(schema, f"tools[{place}].function.parameters")
-    call_id = f"call_demo{len(request.messages)}"
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": function["name"], "arguments": json.dumps(arguments)},
-    }
+    return tool_call(f"call_demo{len(request.messages)}", function["name"], json.dumps(arguments))
 
 
 def _chosen(tools: list[dict[str, Any]], choice: Any) -> tuple[int, dict[str, Any]]:
@@ -236,4 +197,4 @@ def _prompt_words(request: ChatRequest) -> int:
 def _output_words(message: Mapping[str, Any]) -> int:
     calls = (call["function"] for call in message.get("tool_calls") or ())
     called = " ".join(f"{call['name']} {call['arguments']}" for call in calls)
-    return len((message["content"] or "").split()) + len(called.split())
+    return len((message.get("content") or "").split()) + len(called.split())

@@ -28,7 +28,23 @@ _TOO_LONG = re.compile(
     r"context.?(?:length|window)|maximum context|prompt is too long|token count.*exceeds", re.IGNORECASE
 )
 _FILTERED = re.compile(r"content.?(?:filter|management policy)|responsible.?ai", re.IGNORECASE)
+_BAD_ACCOUNT = re.compile(r"api.?key.?(?:not.valid|invalid|expired)|credit balance is too low", re.IGNORECASE)
+"""Faults of our own key or account that some vendors tell by a 400."""
 _OUT_OF_QUOTA = re.compile(r"insufficient.?quota|credit balance|billing", re.IGNORECASE)
+
+
+STATUS_OF = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+    "timeout_error": 408,
+}
+"""What a kind of error would have been as a status, where it came inside a 200."""
 
 
 def mask_keys(text: str, secrets: Sequence[str] = ()) -> str:
@@ -58,7 +74,7 @@ def failure_in_body(body: Mapping[str, Any], secrets: Sequence[str]) -> Provider
     message, kind = _words(error)
     status = error.get("status_code") or error.get("code") if isinstance(error, dict) else None
     if not isinstance(status, int) or not 400 <= status <= 599:
-        status = {"rate_limit_error": 429, "overloaded_error": 529, "invalid_request_error": 400}.get(kind, 500)
+        status = STATUS_OF.get(kind, 500)
     return _by_status(status, mask_keys(message, secrets), kind, None)
 
 
@@ -66,6 +82,8 @@ def _by_status(status: int, message: str, kind: str, wait: float | None) -> Prov
     said = f"The provider says: {message}" if message else f"The provider answered with status {status}."
     words = f"{kind} {message}"
     if status in (400, 413, 422):
+        if _BAD_ACCOUNT.search(words):
+            return ProviderKeyRejected("The provider refused the gateway's own key or account.")
         return _refusal(said, words)
     if status in (401, 402, 403, 404):
         return ProviderKeyRejected(f"The provider refused the gateway's own call with status {status}.")

@@ -9,7 +9,7 @@ from typing import Any
 from flaskllm.errors import invalid
 
 DEPTHS = (4, 8, 16, 32)
-"""Levels of nesting that are tried, the flattest first: a schema that speaks of itself has its smallest instance there."""
+"""Levels of nesting that are tried: a schema that speaks of itself has its smallest instance at the flattest."""
 MOST_STEPS = 20_000
 """A schema may be made to branch without end."""
 MOST_ITEMS = 1000

@@ -10,8 +10,17 @@ from typing import Any, ClassVar
 
 import orjson
 
-from flaskllm.adapters.base import COMMON_CONNECTION, Field, Mapped, ProviderAdapter, Rule, versioned
-from flaskllm.adapters.errors import failure_in_body
+from flaskllm.adapters.base import (
+    COMMON_CONNECTION,
+    Field,
+    Mapped,
+    ProviderAdapter,
+    broken_off,
+    parse_frame,
+    versioned,
+)
+from flaskllm.adapters.errors import failure_in_body, mask_keys
+from flaskllm.adapters.http import Response
 from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
@@ -92,6 +101,8 @@ class OpenAIDecoder:
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self._secrets = secrets
+        self._begun: set[Any] = set()
+        self._notes: dict[str, Any] = {}
         self.ended = False
 
     def decode(self, event: Event) -> list[Chunk]:
@@ -99,22 +110,50 @@ class OpenAIDecoder:
         if data == DONE:
             self.ended = True
             return []
-        try:
-            body = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            raise ProviderError("The provider's stream holds a frame that is not JSON.", may_be_billed=True) from None
-        if not isinstance(body, dict):
-            raise ProviderError("The provider's stream holds a frame that is no object.", may_be_billed=True)
+        body = parse_frame(event)
         if failure := failure_in_body(body, self._secrets):
             raise failure
-        return [Chunk(body, data, has_content=_has_content(body), usage=usage_from_openai(body.get("usage")))]
+        if _only_notes(body):
+            self._notes |= {name: value for name, value in body.items() if name not in _ENVELOPE}
+            return []
+        raw = orjson.dumps(body) if self._repair(body) else data
+        return [Chunk(body, raw, has_content=_has_content(body), usage=usage_from_openai(body.get("usage")))]
+
+    def _repair(self, body: dict[str, Any]) -> bool:
+        """The first delta of each choice carries the role, which some servers forget; it takes up held notes too."""
+        changed = bool(self._notes)
+        if changed:
+            body |= {**self._notes, **body}
+            self._notes = {}
+        for choice in _choices(body):
+            if (index := choice.get("index")) in self._begun:
+                continue
+            self._begun.add(index)
+            delta = choice.get("delta")
+            if isinstance(delta, dict) and not delta.get("role"):
+                choice["delta"] = {"role": "assistant", **delta, **({"role": "assistant"} if "role" in delta else {})}
+                changed = True
+        return changed
+
+    def at_end(self) -> list[Chunk]:
+        raise broken_off()
+
+
+_ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage"})
+
+
+def _only_notes(body: Mapping[str, Any]) -> bool:
+    """Azure begins with a frame of filter notes and no choices, at which clients that read ``choices[0]`` stumble."""
+    return not body.get("choices") and body.get("usage") is None
+
+
+def _choices(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    choices = body.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def _has_content(body: Mapping[str, Any]) -> bool:
-    choices = body.get("choices")
-    if not isinstance(choices, list):
-        return False
-    return any(_choice_has_content(choice) for choice in choices if isinstance(choice, dict))
+    return any(_choice_has_content(choice) for choice in _choices(body))
 
 
 def _choice_has_content(choice: Mapping[str, Any]) -> bool:
@@ -152,5 +191,12 @@ class NgrokAdapter(CompatibleAdapter):
     def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
         return {**super().headers(candidate, request), "ngrok-skip-browser-warning": "true"}
 
-
-__all__ = ["CompatibleAdapter", "GrokAdapter", "NgrokAdapter", "OpenAIAdapter", "OpenAIDecoder", "Rule"]
+    def check(self, response: Response, candidate: Candidate) -> None:
+        """A page is ngrok's own: its warning, or the news that nothing is at the tunnel's other end."""
+        code = response.headers.get("ngrok-error-code")
+        if code or response.content_type == "text/html":
+            response.close()
+            said = f" ({mask_keys(code)[:40]})" if code else ""
+            text = f"The ngrok tunnel answered with a page instead of the model{said}: it may be closed or have moved."
+            raise ProviderError(text, may_be_billed=False)
+        super().check(response, candidate)

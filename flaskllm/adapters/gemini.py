@@ -1,0 +1,439 @@
+"""Gemini's own wire: generateContent, plain and streamed, over our own transport."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+from urllib.parse import quote
+from uuid import uuid4
+
+from flaskllm.adapters.answers import Frames, completion, head_of, tool_call, whole_choice
+from flaskllm.adapters.base import (
+    COMMON_CONNECTION,
+    Field,
+    Mapped,
+    ProviderAdapter,
+    Rule,
+    broken_off,
+    parse_frame,
+    versioned,
+)
+from flaskllm.adapters.errors import failure_in_body
+from flaskllm.adapters.messages import (
+    NOTHING_SAID,
+    Tools,
+    Turn,
+    as_list,
+    calls_of,
+    data_of,
+    is_system,
+    one_of,
+    parts_of,
+    schema_of,
+    spoken,
+    tools_of,
+    turns_of,
+    wants_object,
+)
+from flaskllm.adapters.schemas import Unsayable, for_gemini
+from flaskllm.adapters.sse import Event
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, content_text
+from flaskllm.domain.usage import Usage, count
+from flaskllm.errors import PromptFiltered, ProviderError, invalid
+
+VERSION = "v1beta"
+FILTERED = frozenset({
+    "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY",
+    "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR",
+})  # fmt: skip
+FAILED = frozenset({
+    "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE",
+    "MALFORMED_RESPONSE",
+})  # fmt: skip
+"""Reasons that come with no answer worth the name: another try may have one."""
+MODES = {"auto": "AUTO", "none": "NONE", "any": "ANY", "tool": "ANY"}
+LEVELS = {
+    "none": "MINIMAL",
+    "minimal": "MINIMAL",
+    "low": "LOW",
+    "medium": "MEDIUM",
+    "high": "HIGH",
+    "xhigh": "HIGH",
+    "max": "HIGH",
+}
+BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
+UNSIGNED = base64.b64encode(b"skip_thought_signature_validator").decode()
+"""Google's own word for a call whose signature is lost, because the client or another vendor's model made it."""
+SEEDS = 2**31
+"""Seeds are 32-bit here; a larger one is folded, which keeps equal ones equal."""
+ADDRESS_REFUSED = "must be a data URL for Gemini"
+
+
+class GeminiAdapter(ProviderAdapter):
+    """Google's Gemini API. It fetches no addresses: the orchestrator puts images into the request."""
+
+    kind = "gemini"
+    wire = "gemini"
+    ABILITIES = frozenset({"chat", "stream", "tools", "json_schema", "images", "embeddings", "image_generation"})
+    DEFAULT_BASE = "https://generativelanguage.googleapis.com"
+    CONNECTION: ClassVar[tuple[Field, ...]] = (
+        *COMMON_CONNECTION,
+        Field("api_version", default=VERSION, help="v1beta or v1; names ending in -latest exist on v1beta only."),
+    )
+    PARAMS: ClassVar[Mapping[str, str | Rule | None]] = {
+        "max_tokens": "maxOutputTokens",
+        "max_completion_tokens": "maxOutputTokens",
+        "temperature": Rule("temperature", clamp=(0, 2)),
+        "top_p": "topP",
+        "top_k": "topK",
+        "n": "candidateCount",
+        "stop": Rule("stopSequences", convert=as_list),
+        "seed": Rule("seed", convert=lambda seed: seed % SEEDS),
+        "presence_penalty": "presencePenalty",
+        "frequency_penalty": "frequencyPenalty",
+        "logprobs": "responseLogprobs",
+        "top_logprobs": "logprobs",
+        "tools": "tools",
+        "tool_choice": "tool_choice",
+        "response_format": "response_format",
+        "reasoning_effort": Rule(
+            "reasoning_effort", convert=one_of("reasoning_effort", {name: name for name in LEVELS})
+        ),
+        "safety_settings": "safetySettings",
+        "cached_content": "cachedContent",
+    }
+    """The last two and ``top_k`` are Gemini's own, for callers who know whom they speak to."""
+
+    def url(self, candidate: Candidate, *, stream: bool) -> str:
+        version = str(self.provider.connection.get("api_version") or VERSION)
+        base = versioned(candidate.endpoint.base_url or self.DEFAULT_BASE, version)
+        model = quote(candidate.model.backend_model.removeprefix("models/"), safe="")
+        return f"{base}/models/{model}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+
+    def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
+        return {"x-goog-api-key": candidate.key.value} if candidate.key else {}
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
+        params = dict(mapped.params)
+        body: dict[str, Any] = {"contents": _contents(request, candidate)}
+        if texts := list(_system(request)):
+            body["systemInstruction"] = {"parts": [{"text": text} for text in texts]}
+        body |= _tools(tools_of(params))
+        body |= {name: params[name] for name in ("safetySettings", "cachedContent") if name in params}
+        config = {name: value for name, value in params.items() if name not in _HANDLED}
+        if request.output_cap is not None:
+            config["maxOutputTokens"] = request.output_cap
+        config |= _format(params.get("response_format"))
+        if effort := params.get("reasoning_effort"):
+            config["thinkingConfig"] = _thinking(effort, candidate)
+        if config:
+            body["generationConfig"] = config
+        return body
+
+    # -- being answered --------------------------------------------------------------------------------------------
+
+    def decode(self, body: dict[str, Any], raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
+        candidates = _candidates(body)
+        if not candidates:
+            raise _blocked(body) or ProviderError("The provider's answer holds no candidates.", may_be_billed=True)
+        choices = [_choice(place, found) for place, found in enumerate(candidates)]
+        model = body.get("modelVersion") or candidate.model.backend_model
+        head = head_of(body.get("responseId"), model, streamed=False)
+        return completion(head, choices, usage_of(body.get("usageMetadata")))
+
+    def decoder(self, request: ChatRequest, candidate: Candidate) -> GeminiDecoder:
+        return GeminiDecoder(self._secrets(candidate), candidate.model.backend_model)
+
+
+_HANDLED = frozenset({"tools", "tool_choice", "response_format", "reasoning_effort", "safetySettings", "cachedContent"})
+
+
+def _thinking(effort: str, candidate: Candidate) -> dict[str, Any]:
+    """The models up to 2.5 take a budget of tokens, all later ones a level."""
+    if candidate.model.backend_model.removeprefix("models/").startswith("gemini-2"):
+        return {"thinkingBudget": BUDGETS[effort]}
+    return {"thinkingLevel": LEVELS[effort]}
+
+
+def _format(wanted: Any) -> dict[str, Any]:
+    schema = schema_of(wanted)
+    if schema is None:
+        return {"responseMimeType": "application/json"} if wants_object(wanted) else {}
+    return {"responseMimeType": "application/json", **_said(schema, "responseSchema", "responseJsonSchema")}
+
+
+def _said(schema: Mapping[str, Any], name: str, plain_name: str) -> dict[str, Any]:
+    """A schema in Gemini's own words, which every version of the API and every model takes; else as plain JSON schema,
+    which v1beta takes, rather than with its meaning lost."""
+    try:
+        return {name: for_gemini(schema)}
+    except Unsayable:
+        return {plain_name: {key: value for key, value in schema.items() if key not in ("$schema", "strict")}}
+
+
+def _tools(tools: Tools) -> dict[str, Any]:
+    if not tools.functions:
+        return {} if tools.mode in ("auto", "none") else {"toolConfig": _calling(tools)}
+    body: dict[str, Any] = {"tools": [{"functionDeclarations": [_declaration(one) for _, one in tools.functions]}]}
+    if tools.mode != "auto":
+        body["toolConfig"] = _calling(tools)
+    return body
+
+
+def _calling(tools: Tools) -> dict[str, Any]:
+    config: dict[str, Any] = {"mode": MODES.get(tools.mode, "AUTO")}
+    if tools.mode == "tool":
+        config["allowedFunctionNames"] = [tools.name]
+    return {"functionCallingConfig": config}
+
+
+def _declaration(function: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": function["name"]}
+    if function.get("description"):
+        made["description"] = function["description"]
+    schema = function.get("parameters") or {}
+    if schema.get("properties") or "$ref" in schema or schema.get("additionalProperties"):
+        made |= _said(schema, "parameters", "parametersJsonSchema")
+    return made
+
+
+def _system(request: ChatRequest) -> Iterator[str]:
+    for message in request.messages:
+        if is_system(message) and (text := content_text(message.get("content"))).strip():
+            yield text
+
+
+def _contents(request: ChatRequest, candidate: Candidate) -> list[dict[str, Any]]:
+    """Calls and results are matched by name and place here, so results are put into the order of their calls."""
+    order: dict[str, int] = {}
+    names: dict[str, str] = {}
+    turns = [_turn(message, where, names, order, candidate) for where, message in spoken(request.messages)]
+    turns = turns_of(turns)
+    for turn in turns:
+        turn.results.sort(key=lambda result: result["place"])
+        turn.results = [{"functionResponse": result["functionResponse"]} for result in turn.results]
+    if not turns or turns[0].role != "user":
+        turns.insert(0, Turn("user", [{"text": NOTHING_SAID}]))
+    return [{"role": turn.role, "parts": turn.content} for turn in turns]
+
+
+def _turn(
+    message: Mapping[str, Any], where: str, names: dict[str, str], order: dict[str, int], candidate: Candidate
+) -> Turn:
+    if message["role"] == "tool":
+        call_id = message["tool_call_id"]
+        if call_id not in names:
+            raise invalid(f"{where}.tool_call_id", "is the id of no call in this conversation")
+        said = {"name": names[call_id], "response": _response(content_text(message.get("content")))}
+        return Turn("user", results=[{"place": order[call_id], "functionResponse": said}])
+    parts = [_part(part, at) for at, part in parts_of(message, where)]
+    if message["role"] == "user":
+        return Turn("user", parts)
+    for call, arguments in calls_of(message, where):
+        names[call["id"]], order[call["id"]] = call["function"]["name"], len(order)
+        first = not any("functionCall" in part for part in parts)
+        parts.append(_call_part(call, arguments, first=first, candidate=candidate))
+    return Turn("model", parts)
+
+
+def _call_part(call: Mapping[str, Any], arguments: Any, *, first: bool, candidate: Candidate) -> dict[str, Any]:
+    """Of parallel calls only the first is signed; from Gemini 3 on an unsigned first call is refused."""
+    part: dict[str, Any] = {"functionCall": {"name": call["function"]["name"], "args": arguments}}
+    google = (call.get("extra_content") or {}).get("google") or {}
+    if signature := google.get("thought_signature"):
+        part["thoughtSignature"] = signature
+    elif first and not candidate.model.backend_model.removeprefix("models/").startswith(("gemini-1", "gemini-2")):
+        part["thoughtSignature"] = UNSIGNED
+    return part
+
+
+def _response(text: str) -> dict[str, Any]:
+    """A result must be an object."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"result": text}
+    return found if isinstance(found, dict) else {"result": found}
+
+
+def _part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind in ("text", "refusal"):
+        return {"text": part[kind]}
+    if kind == "image_url":
+        return _inline(part["image_url"].get("url"), f"{where}.image_url.url")
+    if kind == "file":
+        given = part["file"].get("file_data") or ""
+        url = given if given.startswith("data:") else f"data:application/pdf;base64,{given}"
+        return _inline(url, f"{where}.file.file_data")
+    if kind == "input_audio":
+        audio = part["input_audio"]
+        return {"inlineData": {"mimeType": f"audio/{audio.get('format')}", "data": audio.get("data")}}
+    raise invalid(f"{where}.type", f"{kind} is not known to Gemini")
+
+
+def _inline(url: Any, where: str) -> dict[str, Any]:
+    data = data_of(url, where)
+    if data is None:
+        raise invalid(where, ADDRESS_REFUSED)
+    return {"inlineData": {"mimeType": data[0], "data": data[1]}}
+
+
+# -- what comes back ---------------------------------------------------------------------------------------------------
+
+
+def _candidates(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = body.get("candidates") or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ProviderError("The provider's candidates make no sense.", may_be_billed=True)
+    return found
+
+
+def _blocked(body: Mapping[str, Any]) -> PromptFiltered | None:
+    feedback = body.get("promptFeedback")
+    reason = feedback.get("blockReason") if isinstance(feedback, dict) else None
+    return PromptFiltered(f"The provider refused the prompt: {str(reason)[:64]}.") if reason else None
+
+
+def _parts(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    content = candidate.get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+
+
+def _reason(native: str, *, calls: bool) -> str:
+    """OpenAI's word for why it ended. Raises `ProviderError` for endings without an answer."""
+    if native in FAILED:
+        raise ProviderError(f"The provider's model failed: {native}.", may_be_billed=True)
+    if native in FILTERED:
+        return "content_filter"
+    if native == "MAX_TOKENS":
+        return "length"
+    return "tool_calls" if calls else "stop"
+
+
+def _choice(place: int, candidate: Mapping[str, Any]) -> dict[str, Any]:
+    parts = _parts(candidate)
+    texts = [part["text"] for part in parts if part.get("text") and not part.get("thought")]
+    thoughts = "".join(part["text"] for part in parts if part.get("text") and part.get("thought"))
+    calls = [_call(part) for part in parts if isinstance(part.get("functionCall"), dict)]
+    native = str(candidate.get("finishReason") or "STOP")
+    message: dict[str, Any] = {"content": "".join(texts) if texts or not calls else None}
+    if calls:
+        message["tool_calls"] = calls
+    if thoughts:
+        message["reasoning_content"] = thoughts
+    index = count(candidate.get("index"))
+    return whole_choice(
+        place if index is None else index,
+        message,
+        _reason(native, calls=bool(calls)),
+        native=native,
+        logprobs=_logprobs(candidate.get("logprobsResult")),
+    )
+
+
+def _call(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as OpenAI's; its signature travels in the field that Google's own OpenAI-compatible API uses for it."""
+    found = part["functionCall"]
+    call_id = str(found.get("id") or f"call_{uuid4().hex[:24]}")
+    signature = part.get("thoughtSignature")
+    more = {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
+    return tool_call(call_id, str(found.get("name")), json.dumps(found.get("args") or {}), **more)
+
+
+def _logprobs(result: Any) -> dict[str, Any] | None:
+    if not isinstance(result, dict) or not isinstance(result.get("chosenCandidates"), list):
+        return None
+    others = result.get("topCandidates") or []
+    content = []
+    for place, chosen in enumerate(result["chosenCandidates"]):
+        beside = (others[place].get("candidates") or []) if place < len(others) else []
+        content.append({**_logprob(chosen), "top_logprobs": [_logprob(one) for one in beside]})
+    return {"content": content, "refusal": None}
+
+
+def _logprob(one: Mapping[str, Any]) -> dict[str, Any]:
+    token = str(one.get("token") or "")
+    return {"token": token, "logprob": one.get("logProbability", 0.0), "bytes": list(token.encode())}
+
+
+def usage_of(raw: Any) -> Usage | None:
+    """Cached tokens are part of the prompt, thoughts stand beside the candidates, and tools' own prompts on top."""
+    if not isinstance(raw, dict):
+        return None
+    prompt, given = count(raw.get("promptTokenCount")), count(raw.get("candidatesTokenCount", 0))
+    if prompt is None or given is None:
+        return None
+    cached = min(count(raw.get("cachedContentTokenCount")) or 0, prompt)
+    heard = min(_audio(raw.get("promptTokensDetails")), prompt - cached)
+    spoken_aloud = min(_audio(raw.get("candidatesTokensDetails")), given)
+    return Usage(
+        input=prompt - cached - heard + (count(raw.get("toolUsePromptTokenCount")) or 0),
+        cache_read=cached,
+        audio_input=heard,
+        output=given - spoken_aloud,
+        audio_output=spoken_aloud,
+        reasoning=count(raw.get("thoughtsTokenCount")) or 0,
+    )
+
+
+def _audio(details: Any) -> int:
+    rows = details if isinstance(details, list) else []
+    return sum(count(row.get("tokenCount")) or 0 for row in rows if row.get("modality") == "AUDIO")
+
+
+class GeminiDecoder:
+    """Chunks as OpenAI's frames. The stream has no end mark: it is whole when every candidate has given its reason."""
+
+    ended = False
+
+    def __init__(self, secrets: tuple[str, ...], model: str) -> None:
+        self._secrets = secrets
+        self._model = model
+        self._frames: Frames | None = None
+        self._calls: dict[int, int] = {}
+        self._ends: dict[int, bool] = {}
+        self._usage: Usage | None = None
+        self._refusal: PromptFiltered | None = None
+
+    def decode(self, event: Event) -> list[Chunk]:
+        body = parse_frame(event)
+        if failure := failure_in_body(body, self._secrets):
+            raise failure
+        frames = self._frames or Frames(body.get("responseId"), body.get("modelVersion") or self._model)
+        self._frames = frames
+        self._usage = usage_of(body.get("usageMetadata")) or self._usage
+        if (refusal := _blocked(body)) and not body.get("candidates"):
+            self._refusal = refusal
+            return [frames.usage(self._usage)] if self._usage else []
+        return [chunk for found in _candidates(body) for chunk in self._candidate(frames, found)]
+
+    def _candidate(self, frames: Frames, candidate: Mapping[str, Any]) -> Iterator[Chunk]:
+        index = count(candidate.get("index")) or 0
+        if index not in self._ends:
+            self._ends[index] = False
+            yield frames.role(index)
+        for part in _parts(candidate):
+            yield from self._part(frames, index, part)
+        if native := candidate.get("finishReason"):
+            self._ends[index] = True
+            yield frames.end(index, _reason(str(native), calls=bool(self._calls.get(index))), native)
+
+    def _part(self, frames: Frames, index: int, part: Mapping[str, Any]) -> Iterator[Chunk]:
+        if isinstance(part.get("functionCall"), dict):
+            place = self._calls.get(index, 0)
+            self._calls[index] = place + 1
+            yield frames.delta(index, tool_calls=[{"index": place, **_call(part)}])
+        elif text := part.get("text"):
+            yield frames.delta(index, **{"reasoning_content" if part.get("thought") else "content": text})
+
+    def at_end(self) -> list[Chunk]:
+        if self._ends and all(self._ends.values()):
+            return [self._frames.usage(self._usage)] if self._frames and self._usage else []
+        raise self._refusal or broken_off()
