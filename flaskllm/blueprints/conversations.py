@@ -6,7 +6,7 @@ from flask import Blueprint, Response
 
 from flaskllm.blueprints._calls import call_headers, new_call, stream_response
 from flaskllm.blueprints._guard import current_principal
-from flaskllm.blueprints._http import json_body, json_response, page, query, success
+from flaskllm.blueprints._http import json_body, json_response, no_content, page, query, success
 from flaskllm.domain.conversation import read_cursor
 from flaskllm.extensions import services
 from flaskllm.wire import conversations as wire
@@ -35,11 +35,11 @@ def read_history() -> Response:
 
 @bp.get("/conversations")
 def list_conversations() -> Response:
-    limit, after = page()
+    limit, after, others = page("search")
     found = services.conversations.page(
         current_principal(),
         limit=limit,
-        search=wire.read_search(query("search", "limit", "after")),
+        search=wire.read_search(others),
         after=read_cursor(after) if after else None,
     )
     return json_response(wire.write_list(found))
@@ -60,4 +60,4 @@ def rename_conversation(name: str) -> Response:
 @bp.delete("/conversations/<name>")
 def delete_conversation(name: str) -> Response:
     services.conversations.delete(name, current_principal())
-    return Response(status=204)
+    return no_content()

@@ -43,6 +43,8 @@ MOST_TURNS = 2_000
 """Turns of a conversation that are looked at for one call."""
 MOST_TRIES = 3
 """A conversation that a model finds too long is halved and sent again: our count of tokens is a guess."""
+ALWAYS_FITS = 2_000
+"""Tokens that every chat model holds: so short a conversation need not be measured against one."""
 RESERVE = 1_024
 """Tokens kept for the answer where the caller names no bound."""
 
@@ -95,7 +97,9 @@ class ConversationService:
         call: CallContext,
     ) -> Told:
         """Ask with as much of the conversation as the model takes."""
-        window = self._window(request, call.principal)
+        whole = trim_to_window(turns, None, system=place.system)
+        short = prompt_estimate(whole) <= ALWAYS_FITS
+        window = None if short else self._window(replace(request, messages=whole), call.principal)
         reserve = _reserve(request, window)
         for tries_left in reversed(range(MOST_TRIES)):
             messages = trim_to_window(turns, window, system=place.system, reserve=reserve)

@@ -12,15 +12,12 @@ from flaskllm.domain.language import LANGUAGES
 from flaskllm.domain.prompt import SOURCES, PromptAnswer, PromptAsk, PromptKind, PromptTemplate
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import invalid
-from flaskllm.wire.fields import load
+from flaskllm.wire.fields import Text, load
 
 MOST_VARIABLES = 32
+MOST_TEXT = 10_000_000
+"""The most that the setting may be."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-
-
-def _holdable(value: str) -> None:
-    if not can_be_held(value):
-        raise ValidationError("must not hold NUL or lone surrogates")
 
 
 def _language(value: str) -> None:
@@ -31,12 +28,12 @@ def _language(value: str) -> None:
 class PromptSchema(Schema):
     """``POST /api/v1/webhook``. Lengths are checked apart: their bound is a setting."""
 
-    prompt = fields.String(validate=_holdable)
-    source = fields.String(allow_none=True, validate=validate.OneOf(SOURCES))
-    language = fields.String(allow_none=True, validate=_language)
-    type = fields.String(allow_none=True, validate=validate.OneOf([kind.value for kind in PromptKind]))
-    model = fields.String(allow_none=True, validate=validate.Length(1, 256))
-    template = fields.String(allow_none=True, validate=validate.Length(1, 64))
+    prompt = Text(most=MOST_TEXT)
+    source = Text(allow_none=True, validate=validate.OneOf(SOURCES))
+    language = Text(allow_none=True, validate=_language)
+    type = Text(allow_none=True, validate=validate.OneOf([kind.value for kind in PromptKind]))
+    model = Text(allow_none=True, least=1, most=256)
+    template = Text(allow_none=True, least=1, most=64)
     variables = fields.Dict(allow_none=True)
 
 

