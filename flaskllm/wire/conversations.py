@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
-from marshmallow import Schema, ValidationError, validate
+from marshmallow import Schema, ValidationError
 
 from flaskllm.domain.catalogue import TIERS
 from flaskllm.domain.conversation import MOST_SEARCH, MOST_TITLE, Conversation, Page, Reply, Said, Turn
@@ -14,7 +14,7 @@ from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import DomainError, invalid
 from flaskllm.wire import errors
-from flaskllm.wire.fields import Flag, Number, Text, Whole, iso, load
+from flaskllm.wire.fields import Choice, Flag, Number, Text, Whole, iso, load
 
 PING = b": ping\n\n"
 MOST_MESSAGE = 2**24
@@ -30,13 +30,13 @@ class MessageSchema(Schema):
     """``POST /llm/chat``."""
 
     message = Text(required=True, most=MOST_MESSAGE, validate=not_blank)
-    conversation_id = Text(allow_none=True)
+    conversation_id = Text(allow_none=True, most=256)
     model = Text(allow_none=True, least=1, most=256)
     provider = Text(allow_none=True, least=1, most=64)
-    tier = Text(allow_none=True, validate=validate.OneOf(TIERS))
+    tier = Choice(*TIERS, allow_none=True)
     system = Text(allow_none=True, most=MOST_MESSAGE)
-    temperature = Number(allow_none=True, validate=validate.Range(0, 2))
-    max_tokens = Whole(allow_none=True, validate=validate.Range(1, 2**53))
+    temperature = Number(allow_none=True, least=0, most=2)
+    max_tokens = Whole(allow_none=True, least=1)
     stream = Flag(allow_none=True)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields
 
 from flaskllm.domain.language import LANGUAGES
 from flaskllm.domain.prompt import SOURCES, PromptAnswer, PromptAsk, PromptKind, PromptTemplate
@@ -29,9 +29,9 @@ class PromptSchema(Schema):
     """``POST /api/v1/webhook``. Lengths are checked apart: their bound is a setting."""
 
     prompt = Text(most=MOST_TEXT)
-    source = Text(allow_none=True, validate=validate.OneOf(SOURCES))
-    language = Text(allow_none=True, validate=_language)
-    type = Text(allow_none=True, validate=validate.OneOf([kind.value for kind in PromptKind]))
+    source = Choice(*SOURCES, allow_none=True)
+    language = Text(allow_none=True, most=16, validate=_language)
+    type = Choice(*PromptKind, allow_none=True)
     model = Text(allow_none=True, least=1, most=256)
     template = Text(allow_none=True, least=1, most=64)
     variables = fields.Dict(allow_none=True)
