@@ -12,7 +12,7 @@ from flaskllm.domain.language import LANGUAGES
 from flaskllm.domain.prompt import SOURCES, PromptAnswer, PromptAsk, PromptKind, PromptTemplate
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import invalid
-from flaskllm.wire.fields import Text, load
+from flaskllm.wire.fields import Choice, Text, load
 
 MOST_VARIABLES = 32
 MOST_TEXT = 10_000_000
