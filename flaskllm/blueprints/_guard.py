@@ -1,6 +1,6 @@
-"""Who is calling: every carrier of a credential ends in one `Principal`, and every rule is checked on that.
+"""From a request to a principal, whatever carried the credential; and who may enter which door.
 
-A rule checked for one carrier and forgotten for another is how gateways have been broken (CVE-2026-45339).
+A policy is a callable that takes the principal and raises `Forbidden`; `blueprints.DOORS` names one for every view.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from flask import current_app, g, request
 
-from flaskllm.blueprints._http import raw_body
+from flaskllm.blueprints._http import raw_body, takes_query_token
 from flaskllm.blueprints._wsgi import KEY
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import Forbidden, InvalidRequest, Unauthenticated, invalid
@@ -17,109 +17,100 @@ from flaskllm.extensions import services
 from flaskllm.wire.json import decode
 
 Policy = Callable[[Principal], None]
-WEBHOOK_PREFIX = "/api/v1/"
-MOST_CREDENTIAL = 4096
 
-
-def open_to_all(_: Principal) -> None:
-    """No credential is needed; one that is sent is not looked at."""
-
-
-def signed_in(_: Principal) -> None:
-    """Anybody we know."""
-
-
-def needs(scope: str) -> Policy:
-    """Whoever has this scope."""
-
-    def check(principal: Principal) -> None:
-        if scope not in principal.scopes:
-            raise Forbidden(f"This credential does not have the scope {scope}.")
-
-    return check
-
-
-def admin_only(principal: Principal) -> None:
-    """Administrators, by their account and by their token's scope."""
-    if not principal.is_admin:
-        raise Forbidden("Only administrators may do this.")
+TOKEN_HEADERS = ("X-API-Token", "api-key", "x-api-key")
+LONGEST_CREDENTIAL = 8192
 
 
 def enter(policy: Policy) -> None:
-    """Let the request in, or raise. The principal stands in `flask.g` afterwards."""
+    """Let the caller of this request in, or raise `Unauthenticated` or `Forbidden`."""
     if policy is open_to_all:
         return
-    principal = authenticate()
-    g.principal = principal
-    policy(principal)
+    g.principal = authenticate()
+    policy(g.principal)
 
 
 def current_principal() -> Principal:
-    """Who the guard let in."""
+    """Who is calling; only behind a guard that asks."""
     principal: Principal = g.principal
     return principal
 
 
 def authenticate() -> Principal:
-    """The one credential of the request as a principal.
-
-    Raises `Unauthenticated` for none or a bad one, `InvalidRequest` for two that differ, `Forbidden` for an address that
-    the token's rules keep out.
-    """
-    found = {credential for credential in _credentials() if credential}
-    if not found:
-        raise Unauthenticated("A credential is needed: Authorization: Bearer, X-API-Token, api-key or x-api-key.")
+    """The one principal of this request, from all carriers."""
+    found = set(_credentials())
     if len(found) > 1:
-        raise InvalidRequest("The request carries two credentials that differ; send one.")
+        raise InvalidRequest("The request carries different credentials; send one.")
+    if not found:
+        raise Unauthenticated("A credential is needed: Authorization: Bearer, or X-API-Token.")
     principal = _identify(found.pop())
     if not principal.may_call_from(request.remote_addr):
-        raise Forbidden("This token may not be used from this address.")
+        raise Forbidden("The API token may not be used from this address.")
     return principal
 
 
+def bearer() -> str | None:
+    """What stands behind ``Authorization: Bearer``; other schemes are somebody else's, such as a proxy's."""
+    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    return rest.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _credentials() -> Iterator[str]:
+    given = [bearer(), *(request.headers.get(name, "").strip() for name in TOKEN_HEADERS)]
+    if current_app.config["ALLOW_QUERY_TOKEN"] and takes_query_token():
+        given += request.environ.get(KEY, [])
+    if current_app.config["ALLOW_BODY_TOKEN"] and takes_query_token() and _is_simple_post():
+        given.append(_body_token())
+    return (credential for credential in given if credential)
+
+
+def _is_simple_post() -> bool:
+    return request.method == "POST" and request.mimetype == "text/plain"
+
+
+def _body_token() -> str | None:
+    """The token in a spreadsheet's simple request. The body is read here, once; `json_body` gives the rest of it."""
+    body = decode(raw_body())
+    token = body.pop("api_token", None)
+    if token is not None and not isinstance(token, str):
+        raise invalid("api_token", "must be a string")
+    if token:
+        g.simple_body = body
+    return token
+
+
 def _identify(credential: str) -> Principal:
-    """A JWT has two dots, which no token of ours has."""
-    if len(credential) > MOST_CREDENTIAL:
-        raise Unauthenticated("The credential is not one of ours.")
-    if credential.count(".") == 2:
+    if len(credential) > LONGEST_CREDENTIAL:
+        raise Unauthenticated("The credential is not valid.")
+    if credential.count(".") == 2 and not services.tokens.is_environment_token(credential):
         return services.accounts.identify(credential)
     return services.tokens.identify(credential)
 
 
-def _credentials() -> Iterator[str]:
-    yield from _bearers()
-    for name in ("X-API-Token", "api-key", "x-api-key"):
-        yield from (value.strip() for value in request.headers.getlist(name))
-    yield from _from_query()
-    yield from _from_body()
+# -- policies ---------------------------------------------------------------------------------------------------------
 
 
-def _bearers() -> Iterator[str]:
-    for value in request.headers.getlist("Authorization"):
-        scheme, _, credential = value.strip().partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthenticated("The Authorization header must be of the form: Bearer TOKEN.")
-        yield credential.strip()
+def open_to_all(_principal: Principal) -> None:
+    """No credential is asked for, nor looked at."""
 
 
-def _from_query() -> Iterator[str]:
-    """Only on the webhook's paths, and only where the operator allows it: addresses end up in logs."""
-    found = request.environ.get(KEY)
-    if not found:
-        return
-    if not request.path.startswith(WEBHOOK_PREFIX) or not current_app.config["ALLOW_QUERY_TOKEN"]:
-        raise invalid("api_token", "is taken in the query on /api/v1/* only, where ALLOW_QUERY_TOKEN is on")
-    yield from found
+def signed_in(_principal: Principal) -> None:
+    """Anybody with a credential, also while the account waits for its approval."""
 
 
-def _from_body() -> Iterator[str]:
-    """For spreadsheet runtimes that allow simple requests alone: JSON sent as ``text/plain``."""
-    allowed = current_app.config["ALLOW_BODY_TOKEN"] and request.path.startswith(WEBHOOK_PREFIX)
-    if not allowed or request.method != "POST" or request.mimetype != "text/plain":
-        return
-    body = decode(raw_body())
-    token = body.pop("api_token", None)
-    if not isinstance(token, str):
-        raise invalid("api_token", "must be a string")
-    g.body = body
-    yield token
+def needs(scope: str) -> Policy:
+    """The scope, on an account that is approved."""
+
+    def policy(principal: Principal) -> None:
+        if not principal.approved:
+            raise Forbidden("The account waits for an administrator's approval.")
+        if scope not in principal.scopes:
+            raise Forbidden(f"The scope {scope!r} is needed.")
+
+    return policy
+
+
+def admin_only(principal: Principal) -> None:
+    """Administrators: in person, or by a token with the scope ``admin``."""
+    if not principal.is_admin or not principal.approved:
+        raise Forbidden("Only administrators may do this.")

@@ -1,89 +1,119 @@
-"""The few things that all views share: bodies and queries read strictly, answers written."""
+"""What all views share: a body read strictly, a query read strictly, an answer written."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from flask import Response, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from flaskllm.blueprints._wsgi import KEY
+from flaskllm.domain.text import can_be_held
 from flaskllm.errors import PayloadTooLarge, UnsupportedMediaType, invalid
 from flaskllm.wire.json import decode
 
-DEFAULT_PAGE, MOST_PAGE = 50, 200
-_NUMBER = re.compile(r"[0-9]{1,9}")
+LONGEST_VALUE = 1000
+MOST_ROWS, USUAL_ROWS = 200, 50
+_JSON_TYPE = re.compile(r"application/(json|[a-z0-9.-]+\+json)")
 
 
-def raw_body(limit: int | None = None) -> bytes:
-    """The body's bytes, at most ``limit`` where that is less than what the application takes.
+class Page(NamedTuple):
+    """Where a list begins and how much of it is wanted; ``given`` holds the other parameters."""
 
-    Raises `PayloadTooLarge`; a length that is announced is refused before a byte is read.
-    """
-    if limit is not None and (request.content_length or 0) > limit:
-        raise PayloadTooLarge(f"The body is larger than {limit} bytes.")
-    if limit is not None:
-        request.max_content_length = min(limit, request.max_content_length or limit)
-    try:
-        return request.get_data(cache=True)
-    except RequestEntityTooLarge:
-        raise PayloadTooLarge("The body is larger than this path takes.") from None
+    limit: int
+    after: str | None
+    given: dict[str, str]
 
 
 def json_body(limit: int | None = None) -> dict[str, Any]:
-    """The JSON object of the request.
-
-    Raises `UnsupportedMediaType` for another content type, `PayloadTooLarge`, `InvalidRequest`.
-    """
-    if "body" in g:  # the guard has read it for the token in it
-        return dict(g.body)
-    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
-        raise UnsupportedMediaType("The content type must be application/json.")
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if charset not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType("The charset must be UTF-8.")
+    """The request's body as a JSON object. Over ``limit`` bytes it is refused before it is read."""
+    if "simple_body" in g:  # a spreadsheet's text/plain, which the guard has read for the token in it
+        return g.simple_body
+    if not _JSON_TYPE.fullmatch(request.mimetype) or not _is_utf8() or _is_encoded():
+        raise UnsupportedMediaType("The body must be application/json in UTF-8, not compressed.")
     return decode(raw_body(limit))
 
 
 def optional_json_body(limit: int | None = None) -> dict[str, Any]:
-    """The same, for a call whose body may be left out: an empty object then."""
-    return json_body(limit) if raw_body(limit) else {}
+    """The same where a body may be left out altogether."""
+    return json_body(limit) if request.content_length or _is_chunked() else {}
+
+
+def raw_body(limit: int | None = None) -> bytes:
+    if limit is not None:
+        request.max_content_length = min(limit, request.max_content_length or limit)
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise PayloadTooLarge("The body is larger than this path takes.") from None
+
+
+def _is_utf8() -> bool:
+    return request.mimetype_params.get("charset", "utf-8").lower() in ("utf-8", "utf8")
+
+
+def _is_encoded() -> bool:
+    return request.headers.get("Content-Encoding", "identity").lower() != "identity"
+
+
+def _is_chunked() -> bool:
+    return "chunked" in request.headers.get("Transfer-Encoding", "").lower()
 
 
 def query(*names: str) -> dict[str, str]:
-    """The query's parameters, each once and only these. Raises `InvalidRequest` naming another."""
-    found = {}
+    """The query's parameters, which have to be among these and stand once each."""
+    if KEY in request.environ and not takes_query_token():
+        raise invalid("api_token", "is not taken as a parameter here")
     for name, values in request.args.lists():
         if name not in names:
-            raise invalid(name[:64], "is no parameter of this call")
+            raise invalid(name[:80], "is not a known parameter")
         if len(values) > 1:
             raise invalid(name, "stands more than once")
-        if "\0" in values[0]:
-            raise invalid(name, "must not hold NUL")
-        found[name] = values[0]
-    return found
+        if len(values[0]) > LONGEST_VALUE or not can_be_held(values[0]):
+            raise invalid(name, f"must have at most {LONGEST_VALUE} characters, and no NUL")
+    return request.args.to_dict()
 
 
-def page(*others: str) -> tuple[int, str | None, dict[str, str]]:
-    """``?limit`` (1 to 200, else 50) and ``?after`` of a list, and its other parameters."""
-    found = query("limit", "after", *others)
-    limit = found.pop("limit", str(DEFAULT_PAGE))
-    if not _NUMBER.fullmatch(limit) or not 1 <= int(limit) <= MOST_PAGE:
-        raise invalid("limit", f"must be a whole number from 1 to {MOST_PAGE}")
-    return int(limit), found.pop("after", None) or None, found
+def takes_query_token() -> bool:
+    """Only S3's paths do; nothing that an administrator can do hangs on an address."""
+    return request.path.startswith("/api/v1/")
 
 
-def json_response(body: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status=status, content_type="application/json")
+def page(*names: str) -> Page:
+    """``?limit`` (1 to 200) and ``?after``, besides these."""
+    given = query("limit", "after", *names)
+    limit = whole(given.pop("limit", str(USUAL_ROWS)), "limit", least=1, most=MOST_ROWS)
+    return Page(limit, given.pop("after", None), given)
 
 
-def success(data: Any, status: int = 200) -> Response:
-    """Our own envelope: ``{"status": "success", "data": …}``."""
-    return json_response({"status": "success", "data": data}, status)
+def whole(text: str, name: str, *, least: int, most: int) -> int:
+    """A number from the query, by its form: ``int()`` would also take ``1_000`` and other scripts' digits."""
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+        raise invalid(name, f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def json_response(document: Any, status: int = 200, *, no_store: bool = False) -> Response:
+    """A document as JSON; ``no_store`` where a secret stands in it."""
+    response = Response(orjson.dumps(document), status=status, content_type="application/json")
+    if no_store:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def success(data: Any, status: int = 200, *, no_store: bool = False) -> Response:
+    """S1's envelope."""
+    return json_response({"status": "success", "data": data}, status=status, no_store=no_store)
+
+
+def listing(rows: list[Any], next_page: str | None) -> Response:
+    """One page of a list of ours."""
+    return json_response({"data": rows, "next": next_page})
 
 
 def no_content() -> Response:
-    return Response(status=204)
-
-
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TypedDict
 
 from flaskllm.errors import Detail
 
@@ -24,6 +27,23 @@ _EMAIL = re.compile(
     r"@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]{0,61}[A-Za-z0-9]",
     re.ASCII,
 )
+
+
+class ProfileFields(TypedDict, total=False):
+    """What people may change of their own account."""
+
+    username: str
+    email: str
+    password: str
+
+
+class UserFields(TypedDict, total=False):
+    """What an administrator may change of anybody's; ``budget`` in US dollars, None for no bound."""
+
+    role: str
+    status: str
+    scopes: Sequence[str]
+    budget: Decimal | None
 
 
 def folded(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Bodies as strict JSON: what two readers could understand in two ways is refused (``hardening.md`` 5.12).
+"""The one decoder of JSON bodies: what two readers could understand differently is refused.
 
-UTF-8 without a mark, one object at the root, no key twice, no NaN or Infinity, no number that overflows, no lone
-surrogate, at most 64 levels. The standard library's decoder, because orjson takes a key twice without a word.
+The standard library's scanner with a hook for pairs. orjson is faster, but takes a doubled key without a word, so it
+only writes here.
 """
 
 from __future__ import annotations
@@ -9,93 +9,101 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, NoReturn
 
-from flaskllm.errors import InvalidRequest
+from flaskllm.errors import InvalidRequest, invalid
 
-MOST_DEPTH = 64
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+DEEPEST = 64
+LONGEST_NAME_SHOWN = 80
+
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # possessive: linear on whatever is sent
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BOM = b"\xef\xbb\xbf"
 
 
-def decode(raw: bytes) -> dict[str, Any]:
-    """The object that a body holds. Raises `InvalidRequest` in words that say what is wrong with it."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not UTF-8 (at byte {error.start}).") from None
-    if text.startswith("\ufeff"):
-        raise InvalidRequest("The body begins with a byte order mark.")
-    _check_depth(text)
-    body = _parse(text)
-    if not isinstance(body, dict):
+def decode(body: bytes) -> dict[str, Any]:
+    """A JSON object out of the bytes of a body. Raises `InvalidRequest`."""
+    found = decode_value(body)
+    if not isinstance(found, dict):
         raise InvalidRequest("The body must be a JSON object.")
-    if "\\u" in text:
-        _refuse_surrogates(body)
-    return body
-
-
-def _parse(text: str) -> Any:
-    try:
-        return _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
-    except (RecursionError, ValueError) as error:
-        if isinstance(error, InvalidRequest):
-            raise
-        raise InvalidRequest("The body holds a number that is too long.") from None
-
-
-def _check_depth(text: str) -> None:
-    """Counted before parsing: a parser's own limit is its stack."""
-    if text.count("[") + text.count("{") <= MOST_DEPTH:
-        return
-    depth = 0
-    for found in _BRACKETS.finditer(text):
-        mark = found[0]
-        if mark in "[{":
-            depth += 1
-            if depth > MOST_DEPTH:
-                raise InvalidRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
-        elif mark in "]}":
-            depth -= 1
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise InvalidRequest(
-            f"The key {twice[:64]!r} stands twice in one object.",
-            details=[{"field": twice[:64], "message": "stands twice"}],
-        )
     return found
 
 
-def _no_constant(name: str) -> Any:
-    raise InvalidRequest(f"{name} is not a JSON number.")
+def decode_value(body: bytes) -> Any:
+    """The same for any JSON value, such as a line of a batch."""
+    if body.startswith(_BOM):
+        raise InvalidRequest("The body must be UTF-8 without a byte order mark.")
+    _refuse_depth(body)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not UTF-8.") from None
+    found = _parsed(text)
+    if _HALF.search(body):  # without such an escape no text can hold half a character
+        _refuse_halves(found)
+    return found
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not JSON: line {error.lineno}, column {error.colno}.") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        raise InvalidRequest("The body is not JSON that can be read here.") from None
+
+
+def _refuse_depth(body: bytes) -> None:
+    """Before parsing, and outside of strings; few bodies have brackets enough to be looked at twice."""
+    if body.count(b"{") + body.count(b"[") <= DEEPEST:
+        return
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST:
+        raise InvalidRequest(f"The body is nested more than {DEEPEST} levels deep.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twin = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise invalid(_holdable(twin), "stands twice in one object")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise InvalidRequest(f"The body is not JSON: {name} is no number.")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise InvalidRequest("The body holds a number that is too large.")
+        raise InvalidRequest("The body holds a number too large to be one.")
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+def _refuse_halves(value: Any) -> None:
+    for text in _texts(value):
+        if _SURROGATE.search(text):
+            raise InvalidRequest("The body holds half of a character (a lone surrogate).")
 
 
-def _refuse_surrogates(value: Any) -> None:
-    """Only an escape can write one; half a character cannot be stored or sent on."""
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if _SURROGATE.search(value):
-            raise InvalidRequest("The body holds half a surrogate pair, which is no character.")
+        yield value
     elif isinstance(value, dict):
-        for name, held in value.items():
-            _refuse_surrogates(name)
-            _refuse_surrogates(held)
+        for name, inner in value.items():
+            yield name
+            yield from _texts(inner)
     elif isinstance(value, list):
-        for held in value:
-            _refuse_surrogates(held)
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _holdable(name: str) -> str:
+    return _SURROGATE.sub("\ufffd", name)[:LONGEST_NAME_SHOWN]

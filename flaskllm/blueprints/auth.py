@@ -1,0 +1,60 @@
+"""Accounts (S1): ``/api/auth/*`` and ``/api/profile``."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from flaskllm.blueprints._guard import bearer, current_principal
+from flaskllm.blueprints._http import json_body, optional_json_body, success
+from flaskllm.errors import InvalidRequest, invalid
+from flaskllm.extensions import services
+from flaskllm.wire import accounts as wire
+
+bp = Blueprint("auth", __name__)
+
+MOST_BYTES = 64 * 1024
+
+
+@bp.post("/auth/register")
+def register() -> Response:
+    asked = wire.read_registration(json_body(limit=MOST_BYTES))
+    user = services.accounts.register(**asked, address=request.remote_addr)
+    return success({"user": wire.write_user(user)}, status=201)
+
+
+@bp.post("/auth/login")
+def login() -> Response:
+    asked = wire.read_login(json_body(limit=MOST_BYTES))
+    opened = services.accounts.login(asked["username"], asked["password"], address=request.remote_addr)
+    return success(wire.write_login(opened), no_store=True)
+
+
+@bp.post("/auth/refresh")
+def refresh() -> Response:
+    in_body, in_header = wire.read_refresh(optional_json_body(limit=MOST_BYTES)), bearer()
+    if in_body and in_header and in_body != in_header:
+        raise InvalidRequest("The request carries different credentials; send one.")
+    token = in_body or in_header
+    if token is None:
+        raise invalid("refresh_token", "is required, here or as the bearer")
+    return success(wire.write_login(services.accounts.refresh(token)), no_store=True)
+
+
+@bp.post("/auth/logout")
+def logout() -> Response:
+    services.accounts.logout(current_principal())
+    return success({})
+
+
+@bp.get("/profile")
+def read_profile() -> Response:
+    return success(wire.write_user(services.accounts.profile(current_principal())))
+
+
+@bp.patch("/profile")
+def change_profile() -> Response:
+    changes, old_password = wire.read_profile(json_body(limit=MOST_BYTES))
+    user = services.accounts.change_profile(
+        current_principal(), changes, old_password=old_password, address=request.remote_addr
+    )
+    return success(wire.write_user(user))

@@ -1,0 +1,49 @@
+"""The caller's own API tokens (S1): ``/api/tokens``."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from flaskllm.blueprints._guard import current_principal
+from flaskllm.blueprints._http import json_body, listing, no_content, optional_json_body, page, success
+from flaskllm.extensions import services
+from flaskllm.wire import accounts as wire
+
+bp = Blueprint("tokens", __name__)
+
+
+@bp.get("")
+def list_tokens() -> Response:
+    wanted = page()
+    rows, following = services.tokens.list(current_principal().user_id, limit=wanted.limit, after=wanted.after)
+    return listing(wire.write_tokens(rows), following)
+
+
+@bp.post("")
+def create_token() -> Response:
+    row, text = services.tokens.issue(current_principal(), wire.read_token(json_body()))
+    return success(wire.write_token(row, text=text), status=201, no_store=True)
+
+
+@bp.get("/<token_id>")
+def read_token(token_id: str) -> Response:
+    return success(wire.write_token(services.tokens.get(current_principal().user_id, token_id)))
+
+
+@bp.patch("/<token_id>")
+def change_token(token_id: str) -> Response:
+    changes = wire.read_token_changes(json_body())
+    return success(wire.write_token(services.tokens.change(current_principal(), token_id, changes)))
+
+
+@bp.delete("/<token_id>")
+def revoke_token(token_id: str) -> Response:
+    services.tokens.revoke(current_principal(), token_id)
+    return no_content()
+
+
+@bp.post("/<token_id>/rotate")
+def rotate_token(token_id: str) -> Response:
+    asked = wire.read_rotation(optional_json_body())
+    row, text = services.tokens.rotate(current_principal(), token_id, **asked)
+    return success(wire.write_token(row, text=text), status=201, no_store=True)

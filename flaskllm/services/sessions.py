@@ -1,0 +1,153 @@
+"""Login sessions: opened by a password, kept alive by refresh tokens that work once, ended everywhere at once.
+
+A session is a row. Access tokens name it and refresh tokens belong to it, so that revoking the row is enough; nothing
+hangs on a list of bad tokens that could be lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from flaskllm.domain import api_token
+from flaskllm.domain.account import ACTIVE, DISABLED
+from flaskllm.domain.principal import Budget, Principal
+from flaskllm.errors import DomainError, TokenExpired, TokenRevoked, Unauthenticated
+from flaskllm.models.types import now
+from flaskllm.repositories import sessions as repository
+from flaskllm.repositories.database import Database
+from flaskllm.repositories.sessions import LoginSession, RefreshToken
+from flaskllm.repositories.users import User, get_user, lock_user
+from flaskllm.security import AccessClaims, JwtCodec
+from flaskllm.services.recent import Recent
+
+OVER = "This session is over; log in again."
+NO_REFRESH = "The refresh token is not valid."
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a person is given: shown once, stored nowhere in clear."""
+
+    user: User
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+
+def budgets_of(user: User) -> tuple[Budget, ...]:
+    """The bound on all that an account spends, whatever speaks for it."""
+    if user.budget_amount is None:
+        return ()
+    return (Budget(f"user:{user.id}", user.budget_amount, user.budget_period),)
+
+
+class Sessions:
+    """Who a person is, and when their session dies."""
+
+    def __init__(self, database: Database, jwt: JwtCodec, *, access_seconds: int, refresh_seconds: int) -> None:
+        self._db = database
+        self._jwt = jwt
+        self._access_seconds = access_seconds
+        self._refresh_life = timedelta(seconds=refresh_seconds)
+        self._recent: Recent[Principal] = Recent()
+
+    def open(self, user: User) -> Login:
+        """For who has just shown this user's password, which is looked at again: it may have changed meanwhile."""
+        refresh = api_token.make_refresh()
+        login = LoginSession(user_id=user.id, expires_at=now() + self._refresh_life)
+        with self._db.transaction() as session:
+            lock_user(session, user.id)
+            current = get_user(session, user.id)
+            if current is None or current.status == DISABLED or current.password_hash != user.password_hash:
+                raise Unauthenticated(OVER)
+            repository.add_session(session, login, refresh_hash=api_token.hash_of(refresh))
+        return self._given(user, login.id, refresh)
+
+    def refresh(self, token: str) -> Login:
+        """A new pair for an unused refresh token. A used one ends the session: either of its two users is a thief."""
+        if not api_token.looks_like_refresh(token):
+            raise Unauthenticated(NO_REFRESH)
+        fresh = api_token.make_refresh()
+        with self._db.transaction() as session:
+            found = self._exchange(session, api_token.hash_of(token), api_token.hash_of(fresh))
+        if isinstance(found, DomainError):  # raised only now, so that what it revoked is written
+            self._recent.forget()
+            raise found
+        return self._given(found.user, found.id, fresh)
+
+    def _exchange(self, session: Session, digest: str, fresh_digest: str) -> LoginSession | DomainError:
+        at = now()
+        is_first_use = repository.use_refresh(session, digest, at)
+        known = repository.find_refresh(session, digest)
+        login = repository.get_session(session, known.session_id) if known else None
+        if known is None or login is None:
+            return Unauthenticated(NO_REFRESH)
+        if not is_first_use:
+            repository.revoke_session(session, login.id, at)
+            return TokenRevoked("The refresh token was used before; this session is over, log in again.")
+        return self._next(session, known, login, fresh_digest, at)
+
+    def _next(
+        self, session: Session, known: RefreshToken, login: LoginSession, fresh_digest: str, at: datetime
+    ) -> LoginSession | DomainError:
+        if known.expires_at <= at:
+            return TokenExpired("The refresh token has expired.")
+        if login.user.status == DISABLED:
+            return Unauthenticated(NO_REFRESH)
+        until = at + self._refresh_life
+        if not repository.extend_session(session, login.id, until):
+            return TokenRevoked(OVER)
+        repository.next_generation(session, known, refresh_hash=fresh_digest, expires_at=until)
+        return login
+
+    def revoke(self, session_id: str) -> None:
+        with self._db.transaction() as session:
+            repository.revoke_session(session, session_id, now())
+        self._recent.forget()
+
+    def forget(self) -> None:
+        """A user has changed: what this process remembers of people is not to be trusted."""
+        self._recent.forget()
+
+    def identify(self, token: str) -> Principal:
+        """Whose access token this is. Raises `TokenExpired`, `TokenRevoked` or `Unauthenticated`."""
+        claims = self._jwt.read(token)
+        principal = self._recent.get(claims.session_id, lambda: self._load(claims))
+        if principal.user_id != claims.user_id:
+            raise Unauthenticated(OVER)
+        return principal
+
+    def _load(self, claims: AccessClaims) -> Principal:
+        with self._db.reading() as session:
+            login = repository.get_session(session, claims.session_id)
+        if login is None or login.user_id != claims.user_id or login.user.status == DISABLED:
+            raise Unauthenticated(OVER)
+        if login.revoked_at is not None:
+            raise TokenRevoked(OVER)
+        if login.expires_at <= now():
+            raise TokenExpired(OVER)
+        return _principal(login.user, login.id)
+
+    def _given(self, user: User, session_id: str, refresh: str) -> Login:
+        access = self._jwt.write(user_id=user.id, session_id=session_id, seconds=self._access_seconds)
+        return Login(user, access, refresh, self._access_seconds)
+
+    def sweep(self) -> None:
+        """Forget what ended a day ago and longer; until then a used refresh token is still known as used."""
+        with self._db.transaction() as session:
+            repository.sweep(session, before=now() - timedelta(days=1))
+
+
+def _principal(user: User, session_id: str) -> Principal:
+    return Principal(
+        user_id=user.id,
+        username=user.username,
+        role=user.role,
+        scopes=frozenset(user.scopes),
+        session_id=session_id,
+        budgets=budgets_of(user),
+        approved=user.status == ACTIVE,
+    )
