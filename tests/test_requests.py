@@ -55,7 +55,8 @@ def test_every_call_of_the_file_answers(file: Path, app: Flask) -> None:
     for call in calls(file.read_text()):
         url, headers = fill(call.url, known), {name: fill(value, known) for name, value in call.headers.items()}
         response = caller.http.open(url, method=call.method, headers=headers, data=fill(call.body, known) or None)
-        assert response.status_code < 300, f"{call.method} {call.url}: {response.get_data(as_text=True)}"
+        said = response.get_data(as_text=True)
+        assert response.status_code < 300, f"{call.method} {call.url}: {said}"
         if call.name:
             known[call.name] = {"response": {"body": response.json}}
 

@@ -15,7 +15,7 @@ from flaskllm.adapters.base import (
     ProviderAdapter,
     Rule,
     broken_off,
-    parse_frame,
+    parse_object,
     versioned,
 )
 from flaskllm.adapters.errors import failure_in_body
@@ -75,6 +75,7 @@ class AnthropicAdapter(ProviderAdapter):
 
     kind = "anthropic"
     wire = "anthropic"
+    KEY_FAULT = re.compile(r"credit balance is too low", re.IGNORECASE)
     DEFAULT_BASE = "https://api.anthropic.com"
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         *COMMON_CONNECTION,
@@ -362,7 +363,7 @@ class AnthropicDecoder:
         self.ended = False
 
     def decode(self, event: Event) -> list[Chunk]:
-        body = parse_frame(event)
+        body, _ = parse_object(event.data)
         if failure := failure_in_body(body, self._secrets):
             raise failure
         handler = self._HANDLERS.get(str(body.get("type")))

@@ -9,6 +9,7 @@ leaving ``image_url`` out of its abilities, and gets the image inlined.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,6 +127,8 @@ class ProviderAdapter(ABC):
     PARAMS: ClassVar[Mapping[str, str | Rule | None] | None] = PassAll
     DEFAULT_BASE: ClassVar[str] = ""
     KEY_REQUIRED: ClassVar[bool] = True
+    KEY_FAULT: ClassVar[re.Pattern[str] | None] = None
+    """How the vendor words faults of our own key or account that it tells by a 400."""
 
     def __init__(self, provider: Provider, transport: Transport) -> None:
         self.provider = provider
@@ -160,11 +163,7 @@ class ProviderAdapter(ABC):
         mapped = self.map_params(request, candidate)
         response = self._begin(request, candidate, mapped, deadline, stream=False).response(deadline)
         self.check(response, candidate)
-        raw = response.read()
-        body = parse_object(raw, may_be_billed=True)
-        if failure := failure_in_body(body, self._secrets(candidate)):
-            raise failure
-        result = self.decode(body, raw, request, candidate)
+        result = self._whole(response, request, candidate)
         return ChatResult(
             body=result.body,
             usage=result.usage,
@@ -188,15 +187,14 @@ class ProviderAdapter(ABC):
     def check(self, response: Response, candidate: Candidate) -> None:
         """Raises what an answer's status and type mean, before its body is read as the vendor's."""
         if response.status != 200:
-            raise failure_for(response, self._secrets(candidate))
+            raise failure_for(response, self._secrets(candidate), self.KEY_FAULT)
         if response.content_type == "text/html":
             response.close()
             raise ProviderError("The provider answered with a web page instead of JSON.", may_be_billed=False)
 
     def _whole(self, response: Response, request: ChatRequest, candidate: Candidate) -> ChatResult:
-        """An answer in one piece where a stream was asked for: some servers cannot stream, and say so by a body."""
-        raw = response.read()
-        body = parse_object(raw, may_be_billed=True)
+        """An answer in one piece: also where a stream was asked for, since some servers cannot stream."""
+        body, raw = parse_object(response.read())
         if failure := failure_in_body(body, self._secrets(candidate)):
             raise failure
         return self.decode(body, raw, request, candidate)
@@ -304,6 +302,13 @@ class SseSource:
     def read(self, deadline: float) -> list[Chunk] | None:
         if self._closed:
             return None
+        try:
+            return self._read(deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, deadline: float) -> list[Chunk]:
         if self._response is None:
             return self._take_headers(deadline)
         self._response.set_deadline(deadline)
@@ -335,13 +340,10 @@ class SseSource:
                 self._response.finish()
         return chunks
 
-    def _at_end(self) -> list[Chunk] | None:
+    def _at_end(self) -> list[Chunk]:
         chunks = self._decode(self._parser.flush())
         if self._closed or self._response is None:
             return chunks
-        if self._parser.has_rest:
-            self.close()
-            raise broken_off()
         self._closed = True
         self._response.finish()
         return chunks + self._decoder.at_end()
@@ -352,15 +354,16 @@ class SseSource:
             (self._response or self._exchange).close()
 
 
-def parse_object(raw: bytes, *, may_be_billed: bool) -> dict[str, Any]:
-    """A provider's JSON object. Raises `ProviderError` for anything else."""
+def parse_object(raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """A JSON object of a provider's, and bytes of it that are valid JSON. Raises `ProviderError` for anything else."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         body = _parse_leniently(raw)
+        raw = orjson.dumps(body)
     if not isinstance(body, dict):
-        raise ProviderError("The provider answered something that is not a JSON object.", may_be_billed=may_be_billed)
-    return body
+        raise ProviderError("The provider answered something that is not a JSON object.", may_be_billed=True)
+    return body, raw
 
 
 def _parse_leniently(raw: bytes) -> Any:
@@ -369,17 +372,6 @@ def _parse_leniently(raw: bytes) -> Any:
         return json.loads(raw, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-
-
-def parse_frame(event: Event) -> dict[str, Any]:
-    """One event's JSON object. Raises `ProviderError` for anything else."""
-    try:
-        body = orjson.loads(event.data)
-    except orjson.JSONDecodeError:
-        body = _parse_leniently(event.data)
-    if not isinstance(body, dict):
-        raise ProviderError("The provider's stream holds a frame that is not a JSON object.", may_be_billed=True)
-    return body
 
 
 def broken_off() -> ProviderError:

@@ -28,9 +28,7 @@ _TOO_LONG = re.compile(
     r"context.?(?:length|window)|maximum context|prompt is too long|token count.*exceeds", re.IGNORECASE
 )
 _FILTERED = re.compile(r"content.?(?:filter|management policy)|responsible.?ai", re.IGNORECASE)
-_BAD_ACCOUNT = re.compile(r"api.?key.?(?:not.valid|invalid|expired)|credit balance is too low", re.IGNORECASE)
-"""Faults of our own key or account that some vendors tell by a 400."""
-_OUT_OF_QUOTA = re.compile(r"insufficient.?quota|credit balance|billing", re.IGNORECASE)
+_OUT_OF_QUOTA = re.compile(r"insufficient.?quota|exceeded your current quota|spending limit", re.IGNORECASE)
 
 
 STATUS_OF = {
@@ -55,15 +53,17 @@ def mask_keys(text: str, secrets: Sequence[str] = ()) -> str:
     return _KEY_SHAPES.sub("••••", text)
 
 
-def failure_for(response: Response, secrets: Sequence[str]) -> ProviderFailure:
-    """What an answer with another status than 200 means."""
+def failure_for(
+    response: Response, secrets: Sequence[str], key_fault: re.Pattern[str] | None = None
+) -> ProviderFailure:
+    """What an answer with another status than 200 means. ``key_fault``: words of a 400 that is about our own key."""
     status, headers = response.status, response.headers
     try:
         raw = response.read(cap=256 * 1024)
     except ProviderFailure:
         raw = b""
     message, kind = _message(raw)
-    return _by_status(status, mask_keys(message, secrets), kind, retry_after(headers))
+    return _by_status(status, mask_keys(message, secrets), kind, wait=retry_after(headers), key_fault=key_fault)
 
 
 def failure_in_body(body: Mapping[str, Any], secrets: Sequence[str]) -> ProviderFailure | None:
@@ -75,14 +75,21 @@ def failure_in_body(body: Mapping[str, Any], secrets: Sequence[str]) -> Provider
     status = error.get("status_code") or error.get("code") if isinstance(error, dict) else None
     if not isinstance(status, int) or not 400 <= status <= 599:
         status = STATUS_OF.get(kind, 500)
-    return _by_status(status, mask_keys(message, secrets), kind, None)
+    return _by_status(status, mask_keys(message, secrets), kind)
 
 
-def _by_status(status: int, message: str, kind: str, wait: float | None) -> ProviderFailure:
+def _by_status(
+    status: int,
+    message: str,
+    kind: str,
+    *,
+    wait: float | None = None,
+    key_fault: re.Pattern[str] | None = None,
+) -> ProviderFailure:
     said = f"The provider says: {message}" if message else f"The provider answered with status {status}."
     words = f"{kind} {message}"
     if status in (400, 413, 422):
-        if _BAD_ACCOUNT.search(words):
+        if key_fault and key_fault.search(words):
             return ProviderKeyRejected("The provider refused the gateway's own key or account.")
         return _refusal(said, words)
     if status in (401, 402, 403, 404):
@@ -90,7 +97,9 @@ def _by_status(status: int, message: str, kind: str, wait: float | None) -> Prov
     if status == 408:
         return ProviderTimeout("The provider did not finish in time.")
     if status == 429:
-        return ProviderRateLimited("The provider's rate limit or quota is reached.", retry_after=wait)
+        if _OUT_OF_QUOTA.search(words):
+            return ProviderRateLimited("The gateway's quota at the provider is used up.")
+        return ProviderRateLimited("The provider's rate limit is reached.", retry_after=wait)
     if status in (503, 529) or status >= 500:
         return ProviderError(f"The provider failed with status {status}.", retry_after=wait)
     return ProviderError(f"The provider answered with the unexpected status {status}.")
@@ -102,11 +111,6 @@ def _refusal(said: str, words: str) -> ProviderRefused:
     if _TOO_LONG.search(words):
         return PromptTooLong(said)
     return ProviderRefused(said)
-
-
-def is_out_of_quota(words: str) -> bool:
-    """Whether a 429 means that money or quota ran out, so that waiting does not help."""
-    return bool(_OUT_OF_QUOTA.search(words))
 
 
 def _message(raw: bytes) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from flaskllm.adapters.base import (
     ProviderAdapter,
     Rule,
     broken_off,
-    parse_frame,
+    parse_object,
     versioned,
 )
 from flaskllm.adapters.errors import failure_in_body
@@ -78,6 +79,7 @@ class GeminiAdapter(ProviderAdapter):
     kind = "gemini"
     wire = "gemini"
     ABILITIES = frozenset({"chat", "stream", "tools", "json_schema", "images", "embeddings", "image_generation"})
+    KEY_FAULT = re.compile(r"api key (?:not valid|expired)|API_KEY_INVALID", re.IGNORECASE)
     DEFAULT_BASE = "https://generativelanguage.googleapis.com"
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         *COMMON_CONNECTION,
@@ -403,7 +405,7 @@ class GeminiDecoder:
         self._refusal: PromptFiltered | None = None
 
     def decode(self, event: Event) -> list[Chunk]:
-        body = parse_frame(event)
+        body, _ = parse_object(event.data)
         if failure := failure_in_body(body, self._secrets):
             raise failure
         frames = self._frames or Frames(body.get("responseId"), body.get("modelVersion") or self._model)

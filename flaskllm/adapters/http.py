@@ -76,8 +76,11 @@ class _DeadlineResponse(PlainResponse):
 class Response:
     """A provider's answer whose headers have come and whose body is still to be read."""
 
-    def __init__(self, raw: Any, reader: _DeadlineReader, give_back: Callable[[], None]) -> None:
+    def __init__(
+        self, raw: Any, reader: _DeadlineReader, *, give_back: Callable[[], None], drop: Callable[[], None]
+    ) -> None:
         self._raw = raw
+        self._drop = drop
         self._reader = reader
         self._give_back = give_back
         self._pieces: Iterator[bytes] | None = None
@@ -146,6 +149,7 @@ class Response:
     def close(self) -> None:
         """Drop the connection: a half-read one never goes back to the pool."""
         self._raw.close()
+        self._drop()
 
 
 def _is_ready(buffer: io.BufferedReader, reader: _DeadlineReader) -> bool:
@@ -184,7 +188,8 @@ class Exchange:
             self.close()
             raise
         keep = not raw._original_response.will_close  # noqa: SLF001  (urllib3 decides it in its own pool)
-        return Response(raw, reader, partial(self._give_back, self._connection) if keep else raw.close)
+        drop = self._connection.close
+        return Response(raw, reader, give_back=partial(self._give_back, self._connection) if keep else drop, drop=drop)
 
     def close(self) -> None:
         self._connection.close()

@@ -5,7 +5,9 @@ Both translations are close to the identity; answers and frames are passed on as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
@@ -16,7 +18,7 @@ from flaskllm.adapters.base import (
     Mapped,
     ProviderAdapter,
     broken_off,
-    parse_frame,
+    parse_object,
     versioned,
 )
 from flaskllm.adapters.errors import failure_in_body, mask_keys
@@ -24,7 +26,7 @@ from flaskllm.adapters.http import Response
 from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
-from flaskllm.domain.usage import usage_from_openai
+from flaskllm.domain.usage import Usage, count, usage_from_openai
 from flaskllm.errors import ProviderError
 
 DONE = b"[DONE]"
@@ -86,10 +88,18 @@ class OpenAIAdapter(ProviderAdapter):
         choices = body.get("choices")
         if not isinstance(choices, list) or not choices or not all(_is_choice(choice) for choice in choices):
             raise ProviderError("The provider's answer holds no choices.", may_be_billed=True)
-        return ChatResult(body=body, usage=usage_from_openai(body.get("usage")), raw=raw)
+        usage = self.read_usage(body.get("usage"))
+        if usage is None and body.get("usage") is not None:
+            body = {name: value for name, value in body.items() if name != "usage"}
+            raw = orjson.dumps(body)
+        return ChatResult(body=body, usage=usage, raw=raw)
 
     def decoder(self, request: ChatRequest, candidate: Candidate) -> OpenAIDecoder:
-        return OpenAIDecoder(self._secrets(candidate))
+        return OpenAIDecoder(self._secrets(candidate), self.read_usage)
+
+    def read_usage(self, raw: Any) -> Usage | None:
+        """The usage in our buckets; None for nonsense, which is not shown to callers either."""
+        return usage_from_openai(raw)
 
 
 def _is_choice(choice: Any) -> bool:
@@ -99,8 +109,9 @@ def _is_choice(choice: Any) -> bool:
 class OpenAIDecoder:
     """Frames pass as they are; looked into for usage, errors and the first content."""
 
-    def __init__(self, secrets: tuple[str, ...]) -> None:
+    def __init__(self, secrets: tuple[str, ...], read_usage: Callable[[Any], Usage | None]) -> None:
         self._secrets = secrets
+        self._read_usage = read_usage
         self._begun: set[Any] = set()
         self._notes: dict[str, Any] = {}
         self.ended = False
@@ -110,14 +121,14 @@ class OpenAIDecoder:
         if data == DONE:
             self.ended = True
             return []
-        body = parse_frame(event)
+        body, data = parse_object(data)
         if failure := failure_in_body(body, self._secrets):
             raise failure
         if _only_notes(body):
             self._notes |= {name: value for name, value in body.items() if name not in _ENVELOPE}
             return []
         raw = orjson.dumps(body) if self._repair(body) else data
-        return [Chunk(body, raw, has_content=_has_content(body), usage=usage_from_openai(body.get("usage")))]
+        return [Chunk(body, raw, has_content=_has_content(body), usage=self._read_usage(body.get("usage")))]
 
     def _repair(self, body: dict[str, Any]) -> bool:
         """The first delta of each choice carries the role, which some servers forget; it takes up held notes too."""
@@ -168,6 +179,17 @@ class GrokAdapter(OpenAIAdapter):
 
     kind = "grok"
     DEFAULT_BASE = "https://api.x.ai/v1"
+    KEY_FAULT = re.compile(r"incorrect api key", re.IGNORECASE)
+
+    def read_usage(self, raw: Any) -> Usage | None:
+        """xAI leaves reasoning out of ``completion_tokens`` and counts it in the total only."""
+        usage = usage_from_openai(raw)
+        if usage is None or not isinstance(details := raw.get("completion_tokens_details"), dict):
+            return usage
+        thought, total = count(details.get("reasoning_tokens")) or 0, count(raw.get("total_tokens")) or 0
+        if total < usage.total_tokens + thought:
+            return usage
+        return replace(usage, output=usage.completion_tokens - usage.audio_output, reasoning=thought)
 
 
 class CompatibleAdapter(OpenAIAdapter):

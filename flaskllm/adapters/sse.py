@@ -25,31 +25,38 @@ class SseParser:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
         self._name = ""
         self._data: list[bytes] = []
 
     def feed(self, packet: bytes) -> list[Event]:
         """The events that are whole with this packet. Raises `ProviderError` where one grows without end."""
-        buffer = self._rest + packet
+        self._size += len(packet)
+        if self._size > MOST_BUFFERED:
+            raise ProviderError("The provider's stream holds an event without an end.", may_be_billed=True)
+        self._pieces.append(packet)
+        if b"\n" not in packet and b"\r" not in packet and not self._pieces[0].endswith(b"\r"):
+            return []
+        return self._whole(b"".join(self._pieces))
+
+    def _whole(self, buffer: bytes) -> list[Event]:
         held_back = b"\r" if buffer.endswith(b"\r") else b""
         buffer = buffer[: len(buffer) - len(held_back)]
         if b"\r" in buffer:
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = buffer.split(b"\n")
-        self._rest = rest + held_back
-        if len(self._rest) > MOST_BUFFERED:
-            raise ProviderError("The provider's stream holds an event without an end.", may_be_billed=True)
-        return [event for line in lines if (event := self._line(line))]
-
-    @property
-    def has_rest(self) -> bool:
-        """Whether half an event is held: a stream that ends now was cut."""
-        return bool(self._rest.strip() or self._data)
+        self._pieces = [rest + held_back] if rest or held_back else []
+        events = [event for line in lines if (event := self._line(line))]
+        if events:
+            self._size = len(rest) + sum(len(line) for line in self._data)
+        return events
 
     def flush(self) -> list[Event]:
-        """At the end of the body: the event whose last blank line was left out, if its lines are whole."""
-        event = self._line(b"") if not self._rest.strip() else None
+        """At the end of the body: the last event, where line ends are missing after it. One that was cut is no JSON."""
+        last = self._line(b"".join(self._pieces).removesuffix(b"\r"))
+        self._pieces = []
+        event = last or self._line(b"")
         return [event] if event else []
 
     def _line(self, line: bytes) -> Event | None:

@@ -6,9 +6,13 @@ to ``input_tokens``; Gemini leaves thoughts out of ``candidatesTokenCount``. Ada
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+BUCKETS = (
+    "input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "audio_input", "audio_output",
+    "image_input",
+)  # fmt: skip
 MOST_TOKENS = 2**53 - 1
 """Counts beyond what a JSON number holds exactly are nonsense and are clamped."""
 
@@ -63,7 +67,7 @@ class Usage:
 
     def buckets(self) -> dict[str, int]:
         """The buckets that hold something, by name."""
-        return {name: held for name, held in asdict(self).items() if name != "estimated" and held}
+        return {name: held for name in BUCKETS if (held := getattr(self, name))}
 
     def to_openai(self) -> dict[str, Any]:
         """OpenAI's ``usage`` object."""

@@ -35,7 +35,7 @@ PLACES = {
     "azure v1": Place("azure_openai", "azure", "/azure", "gpt-4o-mini", (("api_version", ""),)),
     "anthropic": Place("anthropic", "anthropic", "/anthropic", "claude-sonnet-4-5"),
     "gemini": Place("gemini", "gemini", "/gemini", "gemini-2.5-flash"),
-    "grok": Place("grok", "grok", "/grok/v1", "grok-4"),
+    "grok": Place("grok", "grok", "/grok/v1", "grok-3"),
     "ngrok": Place("ngrok", "ngrok", "/ngrok", "llama3"),
     "openai_compatible": Place("openai_compatible", "llama", "/llama/v1", "llama3"),
     "demo": Place("demo", model="demo"),
@@ -55,13 +55,13 @@ class Asker:
         own = {name: params.pop(name) for name in ("extras", "drop_params") if name in params}
         return ChatRequest(self.candidate.model.name, said, params, **own)
 
-    def chat(self, messages: str | list[dict[str, Any]], *, seconds: float = SECONDS, **params: Any) -> ChatResult:
+    def chat(self, messages: str | list[dict[str, Any]], *, until: float | None = None, **params: Any) -> ChatResult:
         request = self.request(messages, **params)
-        return self.adapter.chat(request, self.candidate, time.monotonic() + seconds)
+        return self.adapter.chat(request, self.candidate, until or time.monotonic() + SECONDS)
 
-    def open(self, messages: str | list[dict[str, Any]], *, seconds: float = SECONDS, **params: Any) -> ChunkSource:
+    def open(self, messages: str | list[dict[str, Any]], *, until: float | None = None, **params: Any) -> ChunkSource:
         request = replace(self.request(messages, **params), stream=True)
-        return self.adapter.stream(request, self.candidate, time.monotonic() + seconds)
+        return self.adapter.stream(request, self.candidate, until or time.monotonic() + SECONDS)
 
     def stream(self, messages: str | list[dict[str, Any]], **params: Any) -> list[Chunk]:
         return drained(self.open(messages, **params))
@@ -98,10 +98,10 @@ def asker(
     return Asker(load_adapter(place.kind)(provider, Transport()), Candidate(provider, row, endpoint, key))
 
 
-def drained(source: ChunkSource, seconds: float = SECONDS) -> list[Chunk]:
+def drained(source: ChunkSource, until: float | None = None) -> list[Chunk]:
     """All chunks of a stream; a failure is the caller's."""
     chunks: list[Chunk] = []
-    while (found := source.read(time.monotonic() + seconds)) is not None:
+    while (found := source.read(until or time.monotonic() + SECONDS)) is not None:
         chunks += found
     return chunks
 

@@ -58,7 +58,7 @@ def test_a_disabled_user_is_refused_everywhere(gateway: Gateway) -> None:
 def test_a_changed_password_ends_the_sessions_everywhere(gateway: Gateway) -> None:
     access = registered(gateway, "changer")["access_token"]
     assert statuses(gateway, access) == {200}
-    change = {"password": "Password123", "new_password": "Password456"}
+    change = {"old_password": "Password123", "password": "Password456"}
     status, body, _ = gateway.call("PATCH", "/api/profile", change, access)
     assert status == 200, body
     time.sleep(1)
