@@ -163,7 +163,7 @@ class ProviderAdapter(ABC):
         mapped = self.map_params(request, candidate)
         response = self._begin(request, candidate, mapped, deadline, stream=False).response(deadline)
         self.check(response, candidate)
-        result = self._whole(response, request, candidate)
+        result = self._whole(response.read(), request, candidate)
         return ChatResult(
             body=result.body,
             usage=result.usage,
@@ -181,7 +181,7 @@ class ProviderAdapter(ABC):
             self.decoder(request, candidate),
             dropped=mapped.dropped,
             check=lambda response: self.check(response, candidate),
-            whole=lambda response: self._whole(response, request, candidate),
+            whole=lambda raw: self._whole(raw, request, candidate),
         )
 
     def check(self, response: Response, candidate: Candidate) -> None:
@@ -192,9 +192,8 @@ class ProviderAdapter(ABC):
             response.close()
             raise ProviderError("The provider answered with a web page instead of JSON.", may_be_billed=False)
 
-    def _whole(self, response: Response, request: ChatRequest, candidate: Candidate) -> ChatResult:
-        """An answer in one piece: also where a stream was asked for, since some servers cannot stream."""
-        body, raw = parse_object(response.read())
+    def _whole(self, raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
+        body, raw = parse_object(raw)
         if failure := failure_in_body(body, self._secrets(candidate)):
             raise failure
         return self.decode(body, raw, request, candidate)
@@ -281,7 +280,7 @@ class SseSource:
         *,
         dropped: Iterable[str],
         check: Callable[[Response], None],
-        whole: Callable[[Response], ChatResult],
+        whole: Callable[[bytes], ChatResult],
     ) -> None:
         self._exchange = exchange
         self._response: Response | None = None
@@ -322,11 +321,15 @@ class SseSource:
         self._response = response
         self.upstream_id = upstream_id(response.headers)
         self._check(response)
-        if response.content_type == "text/event-stream":
-            return []
-        chunks = list(frames_of(self._whole(response)))
-        self._closed = True
-        return chunks
+        return self._take_whole(response.read()) if response.content_type == "application/json" else []
+
+    def _take_whole(self, raw: bytes) -> list[Chunk]:
+        """An answer in one piece, since some servers cannot stream; or frames that were given a wrong name."""
+        if raw.lstrip()[:1] in (b"{", b"["):
+            self._closed = True
+            return list(frames_of(self._whole(raw)))
+        chunks = self._decode(self._parser.feed(raw))
+        return chunks if self._closed else chunks + self._at_end()
 
     def _decode(self, events: Iterable[Event]) -> list[Chunk]:
         chunks: list[Chunk] = []

@@ -82,7 +82,7 @@ class Response:
         self._raw = raw
         self._drop = drop
         self._reader = reader
-        self._give_back = give_back
+        self._give_back: Callable[[], None] | None = give_back
         self._pieces: Iterator[bytes] | None = None
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
@@ -102,8 +102,14 @@ class Response:
         except BaseException:
             self.close()
             raise
-        self._give_back()
+        self._release()
         return body
+
+    def _release(self) -> None:
+        """Once only: a connection that two callers were given would mix their answers."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
 
     def _read_up_to(self, cap: int) -> bytes:
         pieces, size = [], 0
@@ -144,10 +150,13 @@ class Response:
         except ProviderFailure:
             self.close()
         else:
-            self._give_back()
+            self._release()
 
     def close(self) -> None:
-        """Drop the connection: a half-read one never goes back to the pool."""
+        """Drop the connection: a half-read one never goes back to the pool; one that is back there is left alone."""
+        if self._give_back is None:
+            return
+        self._give_back = None
         self._raw.close()
         self._drop()
 
