@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app
 
-from flaskllm import __version__
 from flaskllm.blueprints._calls import call_headers, new_call
 from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response, query
 from flaskllm.errors import ProviderTimeout
 from flaskllm.extensions import services
+from flaskllm.version import VERSION
 from flaskllm.wire import webhook as wire
 
 bp = Blueprint("webhook", __name__)
@@ -40,4 +40,4 @@ def list_templates() -> Response:
 
 @bp.get("/health")
 def health() -> Response:
-    return json_response(wire.write_health(__version__, current_app.config["ENVIRONMENT"]))
+    return json_response(wire.write_health(VERSION, current_app.config["ENVIRONMENT"]))

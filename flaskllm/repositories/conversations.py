@@ -124,7 +124,10 @@ class SqlConversations:
         system: str | None,
         begin: bool,
     ) -> bool:
-        """The UPDATE comes first: it takes the lock under which places are given out."""
+        """The UPDATE comes first: it takes the lock under which places are given out.
+
+        Whoever begins the conversation at the same moment wins by the unique name, and is appended to on the next try.
+        """
         mine, at = _named(owner_id, name), datetime.now(UTC)
         values: dict[str, Any] = {"updated_at": at, "expires_at": at + self._ttl}
         if system is not None:
@@ -135,7 +138,7 @@ class SqlConversations:
         if row is None and not begin:
             return False
         if row is None:
-            session.execute(delete(ConversationRow).where(mine))
+            session.execute(delete(ConversationRow).where(mine, ConversationRow.expires_at <= at))
             values |= {"title": title, "folded": fold(title), "length": len(turns), "created_at": at}
             identity = {"id": new_id(), "owner_id": owner_id, "name": name}
             session.execute(insert(ConversationRow).values(**identity, **values))

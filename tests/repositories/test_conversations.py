@@ -198,7 +198,7 @@ def test_what_no_store_can_hold_is_replaced(store):
 
 
 def test_two_messages_at_once_both_end_up_in_it_each_with_its_own_answer(store):
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(24) as pool:
         list(pool.map(lambda n: store.append(ME, "a", pair(n), title="", system=None, begin=True), range(24)))
     _, turns = store.read(ME, "a")
     numbers = [turn.content.split()[1] for turn in turns]

@@ -66,9 +66,7 @@ def play(http: FlaskClient, step: dict[str, Any], known: dict[str, str]) -> None
         headers["Authorization"] = f"Bearer {known['access_token']}"
     body = json.dumps(fill(request["body"], known)) if "body" in request else None
     path = request["path"].replace("your_api_token", known.get("your_api_token", ""))
-    response = http.open(
-        path, method=request["method"], headers=headers, data=None if body is None else json.dumps(body)
-    )
+    response = http.open(path, method=request["method"], headers=headers, data=body)
     assert response.status_code == step["answer"]["status"], (step["title"], response.get_data(as_text=True))
     assert differences(step["answer"]["body"], response.json, step.get("more", {})) == [], step["title"]
     known.update({name: pick(response.json, path) for name, path in step.get("keep", {}).items()})
