@@ -232,13 +232,14 @@ class ConversationStream:
 
     def close(self) -> None:
         """The door is done with it; any number of times."""
-        self._stream.close()
         hung_up, self._ended = not self._ended and bool(self._said), True
-        if hung_up:
-            try:
+        try:
+            if hung_up:
                 self._place.keep(Turn("assistant", "".join(self._said), interrupted=True))
-            except DomainError as error:
-                log.warning("an interrupted turn could not be stored: %s", error.code)
+        except DomainError as error:
+            log.warning("an interrupted turn could not be stored: %s", error.code)
+        finally:
+            self._stream.close()
 
     # -- what the headers tell ---------------------------------------------------------------------------------------
 

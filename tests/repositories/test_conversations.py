@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -43,12 +44,20 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = folder / "v.sock"
     options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)]
     server = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(path)
     yield str(path)
     server.terminate()
     server.wait(10)
+
+
+def wait_for(path: Path) -> None:
+    """The socket's file is there a moment before anybody listens."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return
+        time.sleep(0.01)
 
 
 def redis_client(**where: Any) -> redis.Redis:
@@ -381,8 +390,7 @@ def test_a_redis_that_hangs_is_unavailable_within_its_time_outs(tmp_path):
         [str(binary), "--port", "0", "--unixsocket", str(path), "--save", ""], stdout=subprocess.DEVNULL
     )
     try:
-        while not path.exists():
-            time.sleep(0.01)
+        wait_for(path)
         client = redis_client(unix_socket_path=str(path))
         store = RedisConversations(client, ttl_s=60)
         begin(store, "a")
