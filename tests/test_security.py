@@ -52,7 +52,7 @@ def test_nobody_is_refused_as_slowly_as_somebody(passwords: Passwords):
     assert 0.5 < nobody / somebody < 2
 
 
-def _seconds(work) -> float:  # noqa: ANN001
+def _seconds(work) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -143,7 +143,7 @@ def test_a_vault_without_a_key_is_no_vault():
         Vault([])
 
 
-@pytest.mark.parametrize(("secret", "shown"), [("sk-1234567890abcd", "••••abcd"), ("short", "••••"), ("", "••••")])
+@pytest.mark.parametrize("secret, shown", [("sk-1234567890abcd", "••••abcd"), ("short", "••••"), ("", "••••")])
 def test_a_mask_shows_four_characters_of_what_is_long_enough(secret: str, shown: str):
     assert Vault.mask(secret) == shown
 
@@ -161,7 +161,9 @@ def forged(key: str = KEY, header: dict | None = None, **claims: object) -> str:
     now = int(time.time())
     full = {"iss": "flaskllm", "aud": "flaskllm", "sub": "u", "sid": "s", "typ": "access", "iat": now, "exp": now + 900}
     full.update(claims)
-    return signed(key, {"alg": "HS256", "typ": "JWT", **(header or {})}, {k: v for k, v in full.items() if v is not None})
+    return signed(
+        key, {"alg": "HS256", "typ": "JWT", **(header or {})}, {k: v for k, v in full.items() if v is not None}
+    )
 
 
 def signed(key: str, header: dict, claims: dict) -> str:
@@ -221,8 +223,8 @@ def test_odd_claims_are_refused(codec: JwtCodec, claims: dict):
 
 @pytest.mark.parametrize(
     "header",
-    [{"kid": "../../../../dev/null"}, {"kid": "x' UNION SELECT 'k"}, {"kid": 7}, {"kid": []}, {"b64": False, "crit": ["b64"]},
-     {"crit": ["x"], "x": 1}, {"crit": []}, {"alg": "None"}, {"alg": "none"}, {"alg": "HS1"}, {"alg": "HS384"},
+    [{"kid": "../../../../dev/null"}, {"kid": "x' UNION SELECT 'k"}, {"kid": 7}, {"kid": []},
+     {"b64": False, "crit": ["b64"]}, {"crit": ["x"], "x": 1}, {"crit": []}, {"alg": "None"}, {"alg": "none"}, {"alg": "HS1"}, {"alg": "HS384"},
      {"alg": "RS256"}, {"alg": None}],
 )  # fmt: skip
 def test_a_header_decides_nothing(codec: JwtCodec, header: dict):
@@ -244,8 +246,8 @@ def test_a_stripped_signature_is_none(codec: JwtCodec):
 
 @pytest.mark.parametrize(
     "garbage",
-    ["", "a", "a.b", "a.b.c", "a.b.c.d", "a.b.c.d.e", "....", "..", "é.é.é", "undefined", "a" * 1_000_000, "." * 100_000,
-     "eyJhbGciOiJIUzI1NiJ9.bnVsbA.x"],
+    ["", "a", "a.b", "a.b.c", "a.b.c.d", "a.b.c.d.e", "....", "..", "é.é.é", "undefined", "a" * 1_000_000,
+     "." * 100_000, "eyJhbGciOiJIUzI1NiJ9.bnVsbA.x"],
 )  # fmt: skip
 def test_garbage_is_refused_at_once(codec: JwtCodec, garbage: str):
     started = time.perf_counter()

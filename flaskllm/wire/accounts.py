@@ -65,7 +65,7 @@ class _Rotation(Schema):
 
 
 REGISTRATION, LOGIN, REFRESH, PROFILE = _Registration(), _Login(), _Refresh(), _Profile()
-TOKEN, TOKEN_CHANGES, ROTATION = _Token(), _Token(partial=True), _Rotation()
+TOKEN, TOKEN_CHANGES, ROTATION = _Token(), _Token(partial=("name",)), _Rotation()
 
 
 def read_registration(body: dict[str, Any]) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Number(fields.Float):
         self.validators.insert(0, validate.Range(least, most, error=self._words))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
-        if type(value) not in (int, float):
+        if type(value) not in (int, float) or value != value:  # noqa: PLR0124  NaN, which is in every range
             raise ValidationError(self._words)
         return value
 

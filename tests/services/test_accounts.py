@@ -40,7 +40,7 @@ def there(here: People) -> People:
     return people(here.database)
 
 
-def within_a_second(happens) -> bool:  # noqa: ANN001
+def within_a_second(happens) -> bool:
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline:
         if happens():
