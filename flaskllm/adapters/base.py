@@ -3,7 +3,8 @@
 An adapter is transport and translation together, one for each provider row, shared by threads: what it holds after
 ``__init__`` is read-only. It describes itself (`ABILITIES`, `CONNECTION`, `PARAMS`), so that routing, checking,
 masking, forms and refusals by name need no code of their own. An adapter that cannot take an image address says so by
-leaving ``image_url`` out of its abilities, and gets the image inlined.
+leaving ``image_url`` out of its abilities, one that takes https alone by leaving ``image_http`` out, and gets the image
+inlined.
 """
 
 from __future__ import annotations

@@ -38,8 +38,11 @@ class OpenAIAdapter(ProviderAdapter):
     kind = "openai"
     wire = "openai"
     ABILITIES = frozenset(
-        {"chat", "stream", "tools", "json_schema", "images", "image_url", "embeddings", "image_generation", "files"}
-    )
+        {
+            "chat", "stream", "tools", "json_schema", "images", "image_url", "image_http", "embeddings",
+            "image_generation", "files",
+        }
+    )  # fmt: skip
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         *COMMON_CONNECTION,
         Field("organization", help="Sent as OpenAI-Organization."),

@@ -154,8 +154,10 @@ class ChatOrchestrator:
     def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget
         must be kept."""
-        if "image_url" not in self._factory.adapter_for(candidate).ABILITIES:
-            request = replace(request, messages=self._images.inline(request.messages, deadline))
+        abilities = self._factory.adapter_for(candidate).ABILITIES
+        if "image_http" not in abilities:
+            messages = self._images.inline(request.messages, deadline, secure_stays="image_url" in abilities)
+            request = replace(request, messages=messages)
         if call.principal.budgets and request.output_cap is None:
             request = replace(request, params={**request.params, "max_tokens": output_cap(request, candidate)})
         return request

