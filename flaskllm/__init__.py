@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flaskllm.version import VERSION as __version__
+from flaskllm.version import VERSION as __version__  # noqa: N811  (the name that tools look for)
 
 __all__ = ["__version__", "create_app"]
 

@@ -8,12 +8,13 @@ from flask import Flask
 
 from flaskllm import wiring
 from flaskllm.blueprints import register_doors
+from flaskllm.blueprints._cors import share_with_browsers
 from flaskllm.blueprints._errors import register_error_handlers
-from flaskllm.blueprints._hooks import EXPOSED, register_hooks
+from flaskllm.blueprints._hooks import register_hooks
 from flaskllm.blueprints._wsgi import QueryTokenFilter
 from flaskllm.cli import register_commands
 from flaskllm.config import Settings
-from flaskllm.extensions import cors, db, migrate
+from flaskllm.extensions import db, migrate
 from flaskllm.observability import configure_logging
 
 
@@ -25,15 +26,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(wiring.flask_config(settings))
     db.init_app(app)
     migrate.init_app(app, db, directory=str(Path(__file__).resolve().parent.parent / "migrations"))
-    cors.init_app(
-        app,
-        origins=list(settings.allowed_origins),
-        expose_headers=EXPOSED,
-        allow_headers=wiring.ALLOWED_HEADERS,
-        max_age=3600,
-    )
     wiring.wire(app, settings)
     register_hooks(app, hsts=settings.is_production)
+    share_with_browsers(app, origins=settings.allowed_origins)
     register_doors(app)  # after the hooks: a request has its id before the guard may refuse it
     register_error_handlers(app)
     register_commands(app)

@@ -40,10 +40,6 @@ KEPT_FOR_OTHERS = 16
 """Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
 REDIS_SECONDS = 0.25
 """What a request pays at the most for a Redis that hangs (``docs/promises.md`` R2)."""
-ALLOWED_HEADERS = [
-    "Authorization", "Content-Type", "X-API-Token", "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id",
-    "api-key", "x-api-key", "anthropic-version", "anthropic-beta", "Idempotency-Key",
-]  # fmt: skip
 
 
 def flask_config(settings: Settings) -> dict[str, Any]:

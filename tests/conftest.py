@@ -1,4 +1,4 @@
-"""What every test stands on: a fresh gateway on its own database, the provider simulator, and sockets that stay home."""
+"""What every test stands on: a fresh gateway on its own database, the simulator, and sockets that stay home."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from flaskllm.adapters.http import Exchange, Response, Transport
 from flaskllm.adapters.sse import Event, SseParser
 from flaskllm.domain.catalogue import Candidate, Provider
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
-from flaskllm.errors import ProviderError, invalid
+from flaskllm.errors import ProviderError, ProviderFailure, invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,8 @@ class SseSource:
         self._check = check
         self._whole = whole
         self._parser = SseParser()
-        self._closed = False
+        self._failure: ProviderFailure | None = None
+        self._body_is_over = self._closed = False
         self.dropped: Sequence[str] = list(dropped)
         self.upstream_id: str | None = None
 
@@ -297,7 +298,9 @@ class SseSource:
         return self._exchange.fileno()
 
     def ready(self) -> bool:
-        return self._closed or (self._response is not None and self._response.has_buffered())
+        if self._closed or self._body_is_over or self._failure is not None:
+            return True
+        return self._response is not None and self._response.has_buffered()
 
     def read(self, deadline: float) -> list[Chunk] | None:
         if self._closed:
@@ -309,13 +312,16 @@ class SseSource:
             raise
 
     def _read(self, deadline: float) -> list[Chunk]:
+        if self._failure is not None:
+            raise self._failure
         if self._response is None:
             return self._take_headers(deadline)
+        if self._body_is_over:
+            self._closed = True
+            return self._decoder.at_end()
         self._response.set_deadline(deadline)
         piece = self._response.next_piece()
-        if piece is None:
-            return self._at_end()
-        return self._decode(self._parser.feed(piece))
+        return self._at_end() if piece is None else self._decode(self._parser.feed(piece))
 
     def _take_headers(self, deadline: float) -> list[Chunk]:
         response = self._exchange.response(deadline)
@@ -329,28 +335,35 @@ class SseSource:
         if raw.lstrip()[:1] in (b"{", b"["):
             self._closed = True
             return list(frames_of(self._whole(raw)))
-        chunks = self._decode(self._parser.feed(raw))
-        return chunks if self._closed else chunks + self._at_end()
+        return self._decode(self._parser.feed(raw)) + self._at_end()
 
     def _decode(self, events: Iterable[Event]) -> list[Chunk]:
+        """The frames of these events. What came before a bad one is still handed on, and the failure raised next."""
         chunks: list[Chunk] = []
         for event in events:
-            if self._decoder.ended:
+            try:
+                chunks += [] if self._closed else self._decoder.decode(event)
+            except ProviderFailure as failure:
+                self._failure = failure
                 break
-            chunks += self._decoder.decode(event)
-        if self._decoder.ended:
-            self._closed = True
-            if self._response:
-                self._response.finish()
+            if self._decoder.ended and not self._closed:
+                self._end_connection()
+                self._closed = True
+        if self._failure is not None and not chunks:
+            raise self._failure
         return chunks
 
     def _at_end(self) -> list[Chunk]:
+        if self._closed or self._failure is not None:
+            return []
         chunks = self._decode(self._parser.flush())
-        if self._closed or self._response is None:
-            return chunks
-        self._closed = True
-        self._response.finish()
-        return chunks + self._decoder.at_end()
+        self._end_connection()
+        self._body_is_over = True
+        return chunks
+
+    def _end_connection(self) -> None:
+        if self._response is not None:
+            self._response.finish()
 
     def close(self) -> None:
         if not self._closed:

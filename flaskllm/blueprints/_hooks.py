@@ -15,15 +15,6 @@ from flaskllm.observability import request_id
 log = logging.getLogger("flaskllm.http_request")
 
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-EXPOSED = [
-    "X-Request-Id", "X-Correlation-Id", "X-FlaskLLM-Error", "X-FlaskLLM-Provider", "X-FlaskLLM-Model",
-    "X-FlaskLLM-Cost", "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts", "X-FlaskLLM-Dropped-Params", "Retry-After", "x-should-retry",
-    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
-    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
-]  # fmt: skip
-"""Headers that a browser may read (``docs/api.md``, "Who is calling")."""
-MODEL_DOORS = frozenset({"openai", "conversations", "webhook"})
-"""Calls to models have a line of their own (``llm_request``)."""
 
 
 def register_hooks(app: Flask, *, hsts: bool) -> None:

@@ -59,8 +59,8 @@ class Connection:
     def __init__(self, engine: Engine) -> None:
         self.is_sqlite = engine.dialect.name == "sqlite"
         pooled = engine.raw_connection()
-        pooled.detach()
         self.raw: Any = pooled.dbapi_connection
+        pooled.detach()
         if self.is_sqlite:
             self.raw.isolation_level = None
         else:

@@ -25,7 +25,8 @@ VALUES (:id, :request_id, :number, 'reserved', :user_id, :token_id, :door, :mode
 """
 SETTLE_ATTEMPT = """
 UPDATE attempts SET state = :state, cost = :cost, prompt_tokens = :prompt_tokens,
-    completion_tokens = :completion_tokens, usage = :usage, estimated = :estimated, error_code = :error_code, settled_at = :settled_at
+    completion_tokens = :completion_tokens, usage = :usage, estimated = :estimated, error_code = :error_code,
+    settled_at = :settled_at
 WHERE id = :id AND state = 'reserved'
 """
 INSERT_CALL = """

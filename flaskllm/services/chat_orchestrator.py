@@ -11,8 +11,8 @@ from flaskllm.domain.answer import Answer, RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
-from flaskllm.domain.principal import Principal
 from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
+from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
 from flaskllm.services.attempts import Attempts

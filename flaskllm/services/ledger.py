@@ -226,7 +226,16 @@ def _interrupted(row: dict[str, Any]) -> Settle:
     call = {
         **{
             name: row[name]
-            for name in ["request_id", "user_id", "token_id", "door", "model", "backend_model", "provider", "started_at"]
+            for name in [
+                "request_id",
+                "user_id",
+                "token_id",
+                "door",
+                "model",
+                "backend_model",
+                "provider",
+                "started_at",
+            ]
         },
         "id": new_row_id(),
         "finished_at": now_ms(),

@@ -14,7 +14,7 @@ from flaskllm.domain.principal import PERIODS, SCOPES
 from flaskllm.wire.fields import Choice, Dollars, Flag, Moment, Network, Several, Text, Whole, iso, load
 
 MOST_RATE = 2**31 - 1
-LONGEST_REFRESH = 256
+LONGEST_REFRESH = 4096
 
 
 class _Registration(Schema):

@@ -33,7 +33,7 @@ PLACES = {
     "openai": Place("openai", "openai", "/openai/v1", "gpt-4o-mini"),
     "azure classic": Place("azure_openai", "azure", "/azure", "gpt-4o-mini"),
     "azure v1": Place("azure_openai", "azure", "/azure", "gpt-4o-mini", (("api_version", ""),)),
-    "anthropic": Place("anthropic", "anthropic", "/anthropic", "claude-sonnet-4-5"),
+    "anthropic": Place("anthropic", "anthropic", "/anthropic", "claude-haiku-4-5"),
     "gemini": Place("gemini", "gemini", "/gemini", "gemini-2.5-flash"),
     "grok": Place("grok", "grok", "/grok/v1", "grok-3"),
     "ngrok": Place("ngrok", "ngrok", "/ngrok", "llama3"),
@@ -43,12 +43,22 @@ PLACES = {
 WITH_WIRE = [name for name in PLACES if name != "demo"]
 
 
+_made: list[Asker] = []
+
+
+def close_all() -> None:
+    """Drop every connection that was kept; each test ends so."""
+    while _made:
+        _made.pop().adapter.transport.close()
+
+
 class Asker:
     """One adapter, its candidate, and short ways to ask it."""
 
     def __init__(self, adapter: ProviderAdapter, candidate: Candidate) -> None:
         self.adapter = adapter
         self.candidate = candidate
+        _made.append(self)
 
     def request(self, messages: str | list[dict[str, Any]], **params: Any) -> ChatRequest:
         said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
@@ -68,9 +78,6 @@ class Asker:
 
     def joined(self, messages: str | list[dict[str, Any]], **params: Any) -> Joined:
         return join(self.stream(messages, **params))
-
-    def close(self) -> None:
-        self.adapter.transport.close()
 
     @property
     def kept(self) -> int:

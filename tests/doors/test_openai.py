@@ -115,7 +115,9 @@ def test_every_call_leaves_one_settled_attempt_and_one_row(gateway: Flask) -> No
     caller.chat("one two", model="gpt-4o", metadata={"sheet": "A"})
     caller.stream("one two", model="gpt-4o")
     assert rows(gateway, "SELECT state, reserved > 0, cost > 0 FROM attempts") == [("settled", 1, 1)] * 2
-    calls = rows(gateway, "SELECT model, backend_model, provider, status, prompt_tokens, completion_tokens, metadata FROM calls")
+    calls = rows(
+        gateway, "SELECT model, backend_model, provider, status, prompt_tokens, completion_tokens, metadata FROM calls"
+    )
     assert calls == [
         ("gpt-4o", "gpt-4o", "openai", 200, 2, 3, '{"sheet": "A"}'),
         ("gpt-4o", "gpt-4o", "openai", 200, 2, 3, None),
@@ -204,7 +206,9 @@ PLAIN_FAULTS: list[tuple[Any, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize("fault, status, code", PLAIN_FAULTS, ids=lambda value: getattr(value, "to_json", lambda: value)())
+@pytest.mark.parametrize(
+    "fault, status, code", PLAIN_FAULTS, ids=lambda value: getattr(value, "to_json", lambda: value)()
+)
 def test_what_a_provider_does_wrong_is_told_in_the_dialect(
     make_app: MakeApp, upstream: Upstream, fault: Any, status: int, code: str
 ) -> None:
@@ -223,8 +227,12 @@ def test_a_providers_rate_limit_is_passed_on_with_its_wait(make_app: MakeApp, up
     assert response.headers["Retry-After"] == "7"
 
 
-@pytest.mark.parametrize("fault", [faults.usage_missing(), faults.usage_values("NaN"), faults.usage_values(-5), faults.usage_values(10**18)])
-def test_an_absurd_usage_is_an_answer_whose_usage_is_estimated(make_app: MakeApp, upstream: Upstream, fault: Any) -> None:
+@pytest.mark.parametrize(
+    "fault", [faults.usage_missing(), faults.usage_values("NaN"), faults.usage_values(-5), faults.usage_values(10**18)]
+)
+def test_an_absurd_usage_is_an_answer_whose_usage_is_estimated(
+    make_app: MakeApp, upstream: Upstream, fault: Any
+) -> None:
     app = make_app(**provider_environment(upstream, "openai"))
     upstream.script(fault, vendor="openai")
     Caller.on(app).chat(model="gpt-4o")
@@ -232,7 +240,15 @@ def test_an_absurd_usage_is_an_answer_whose_usage_is_estimated(make_app: MakeApp
 
 
 @pytest.mark.parametrize(
-    "fault", [faults.reset_after(3), faults.eof_after(3), faults.half_line(3), faults.error_mid_stream(3), faults.hang_after(3), faults.chunk_garbage(3)]
+    "fault",
+    [
+        faults.reset_after(3),
+        faults.eof_after(3),
+        faults.half_line(3),
+        faults.error_mid_stream(3),
+        faults.hang_after(3),
+        faults.chunk_garbage(3),
+    ],
 )
 def test_a_stream_that_breaks_keeps_its_text_and_ends_with_one_error_frame(
     make_app: MakeApp, upstream: Upstream, fault: Any

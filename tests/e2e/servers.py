@@ -1,4 +1,4 @@
-"""Real servers as processes: gunicorn and uWSGI with the shipped configuration, Redis, each on a free port of its own."""
+"""Real servers as processes: gunicorn and uWSGI with the shipped configuration, Redis, each on a free port."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def gunicorn(folder: Path, **environment: str) -> Iterator[Gateway]:
 
 @contextlib.contextmanager
 def uwsgi(folder: Path, **environment: str) -> Iterator[Gateway]:
-    """The gateway under uWSGI as PythonAnywhere runs it: sync workers, no threads, the database made by the first start."""
+    """The gateway under uWSGI as PythonAnywhere runs it: no threads, and the database made by the first start."""
     binary = shutil.which(str(BIN / "pyuwsgi")) or shutil.which(str(BIN / "uwsgi"))
     if binary is None:
         lacking("no uWSGI in the virtual environment: install pyuwsgi")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sqlite3
 import threading
@@ -53,10 +52,6 @@ def rows(folder: Path, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
-def threads_and_files(pid: int) -> tuple[int, int]:
-    return len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd"))
-
-
 def test_a_hundred_slow_streams_with_hang_ups_leave_nothing_behind(gateway: Gateway, upstream: RemoteUpstream) -> None:
     upstream.script(faults.text(WORDS) + faults.pace(60), vendor="openai")
     token = gateway.token()
@@ -87,9 +82,7 @@ def wait_for_rest(gateway: Gateway, upstream: RemoteUpstream, seconds: float = 3
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         is_open = rows(gateway.folder, "SELECT count(*) FROM attempts WHERE state = 'reserved'")[0][0]
-        names = [
-            Path(f"/proc/{worker}/task/{task}/comm").read_text().strip() for task in os.listdir(f"/proc/{worker}/task")
-        ]
+        names = [path.read_text().strip() for path in Path(f"/proc/{worker}/task").glob("*/comm")]
         if not is_open and not upstream.stats["in_flight"] and "drain" not in names:
             return
         time.sleep(0.2)

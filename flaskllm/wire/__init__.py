@@ -1,0 +1,1 @@
+"""What the bytes look like at each door: schemas and translation, pure."""
