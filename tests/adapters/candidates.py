@@ -105,9 +105,9 @@ def asker(
     return Asker(load_adapter(place.kind)(provider, Transport()), Candidate(provider, row, endpoint, key))
 
 
-def drained(source: ChunkSource, until: float | None = None) -> list[Chunk]:
-    """All chunks of a stream; a failure is the caller's."""
-    chunks: list[Chunk] = []
+def drained(source: ChunkSource, until: float | None = None, into: list[Chunk] | None = None) -> list[Chunk]:
+    """All chunks of a stream; a failure is the caller's, what came before it stands in ``into``."""
+    chunks = [] if into is None else into
     while (found := source.read(until or time.monotonic() + SECONDS)) is not None:
         chunks += found
     return chunks

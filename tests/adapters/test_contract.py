@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from flaskllm.domain.chat import Chunk
 from flaskllm.errors import (
     InvalidRequest,
     PromptFiltered,
@@ -326,11 +327,11 @@ def test_cached_tokens_are_counted_once(kind: Asker, upstream: Upstream) -> None
 
 def test_text_before_a_failure_is_handed_on(kind: Asker, upstream: Upstream) -> None:
     upstream.script(faults.text("a b c d e f g") + faults.error_mid_stream(6, 500))
-    source, text = kind.open("hello"), ""
+    source = kind.open("hello")
+    chunks: list[Chunk] = []
     with pytest.raises(ProviderError):
-        while (chunks := source.read(time.monotonic() + 5)) is not None:
-            text += "".join(chunk.text for chunk in chunks)
-    assert text.startswith("a b")
+        drained(source, into=chunks)
+    assert "".join(chunk.text for chunk in chunks).startswith("a b")
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
