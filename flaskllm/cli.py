@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -125,13 +125,11 @@ def _password(*, from_stdin: bool) -> str:
 
 
 def _dollars(_context: click.Context, _option: click.Parameter, value: str | None) -> Decimal | None:
-    try:
-        found = None if value is None else Decimal(value)
-    except InvalidOperation:
-        found = Decimal(-1)
-    if found is not None and not 0 <= found <= 10**9:
+    if value is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII):
         raise click.BadParameter("an amount in US dollars, such as 10 or 0.50")
-    return found
+    return Decimal(value)
 
 
 def _moment(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:

@@ -279,8 +279,8 @@ def test_the_profile_is_the_callers_account(alice: Person):
 
 @pytest.mark.parametrize(
     "body",
-    [{"role": "admin"}, {"id": "x"}, {"budget": 1e9}, {"password_hash": "x"}, {"status": "active"}, {"token_version": 0},
-     {"email": "new@example.com"}, {"password": NEW_PASSWORD}, {"scopes": ["admin"]}],
+    [{"role": "admin"}, {"id": "x"}, {"budget": 1e9}, {"password_hash": "x"}, {"status": "active"},
+     {"token_version": 0}, {"email": "new@example.com"}, {"password": NEW_PASSWORD}, {"scopes": ["admin"]}],
 )  # fmt: skip
 def test_what_is_not_theirs_or_lacks_the_old_password_is_refused(alice: Person, body: dict[str, Any]):
     before = alice.call("GET", "/api/profile").data
