@@ -8,20 +8,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
-from uuid import uuid4
 
-from flaskllm.adapters.answers import Frames, completion, head_of, tool_call, whole_choice
+from flaskllm.adapters.answers import completion, head_of
 from flaskllm.adapters.base import (
     COMMON_CONNECTION,
     Field,
     Mapped,
     ProviderAdapter,
     Rule,
-    broken_off,
-    parse_object,
     versioned,
 )
-from flaskllm.adapters.errors import failure_in_body
+from flaskllm.adapters.gemini_answers import GeminiDecoder, blocked, candidates_of, choice_of, usage_of
 from flaskllm.adapters.messages import (
     NOTHING_SAID,
     Tools,
@@ -39,22 +36,11 @@ from flaskllm.adapters.messages import (
     wants_object,
 )
 from flaskllm.adapters.schemas import Unsayable, for_gemini
-from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, content_text
-from flaskllm.domain.usage import Usage, count
-from flaskllm.errors import PromptFiltered, ProviderError, invalid
+from flaskllm.domain.chat import ChatRequest, ChatResult, content_text
+from flaskllm.errors import ProviderError, invalid
 
 VERSION = "v1beta"
-FILTERED = frozenset({
-    "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY",
-    "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR",
-})  # fmt: skip
-FAILED = frozenset({
-    "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE",
-    "MALFORMED_RESPONSE",
-})  # fmt: skip
-"""Reasons that come with no answer worth the name: another try may have one."""
 MODES = {"auto": "AUTO", "none": "NONE", "any": "ANY", "tool": "ANY"}
 LEVELS = {
     "none": "MINIMAL",
@@ -140,10 +126,10 @@ class GeminiAdapter(ProviderAdapter):
     # -- being answered --------------------------------------------------------------------------------------------
 
     def decode(self, body: dict[str, Any], raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
-        candidates = _candidates(body)
+        candidates = candidates_of(body)
         if not candidates:
-            raise _blocked(body) or ProviderError("The provider's answer holds no candidates.", may_be_billed=True)
-        choices = [_choice(place, found) for place, found in enumerate(candidates)]
+            raise blocked(body) or ProviderError("The provider's answer holds no candidates.", may_be_billed=True)
+        choices = [choice_of(place, found) for place, found in enumerate(candidates)]
         model = body.get("modelVersion") or candidate.model.backend_model
         head = head_of(body.get("responseId"), model, streamed=False)
         return completion(head, choices, usage_of(body.get("usageMetadata")))
@@ -284,158 +270,3 @@ def _inline(url: Any, where: str) -> dict[str, Any]:
     if data is None:
         raise invalid(where, ADDRESS_REFUSED)
     return {"inlineData": {"mimeType": data[0], "data": data[1]}}
-
-
-# -- what comes back ---------------------------------------------------------------------------------------------------
-
-
-def _candidates(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = body.get("candidates") or []
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise ProviderError("The provider's candidates make no sense.", may_be_billed=True)
-    return found
-
-
-def _blocked(body: Mapping[str, Any]) -> PromptFiltered | None:
-    feedback = body.get("promptFeedback")
-    reason = feedback.get("blockReason") if isinstance(feedback, dict) else None
-    return PromptFiltered(f"The provider refused the prompt: {str(reason)[:64]}.") if reason else None
-
-
-def _parts(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    content = candidate.get("content")
-    parts = content.get("parts") if isinstance(content, dict) else None
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-
-
-def _reason(native: str, *, calls: bool) -> str:
-    """OpenAI's word for why it ended. Raises `ProviderError` for endings without an answer."""
-    if native in FAILED:
-        raise ProviderError(f"The provider's model failed: {native}.", may_be_billed=True)
-    if native in FILTERED:
-        return "content_filter"
-    if native == "MAX_TOKENS":
-        return "length"
-    return "tool_calls" if calls else "stop"
-
-
-def _choice(place: int, candidate: Mapping[str, Any]) -> dict[str, Any]:
-    parts = _parts(candidate)
-    texts = [part["text"] for part in parts if part.get("text") and not part.get("thought")]
-    thoughts = "".join(part["text"] for part in parts if part.get("text") and part.get("thought"))
-    calls = [_call(part) for part in parts if isinstance(part.get("functionCall"), dict)]
-    native = str(candidate.get("finishReason") or "STOP")
-    message: dict[str, Any] = {"content": "".join(texts) if texts or not calls else None}
-    if calls:
-        message["tool_calls"] = calls
-    if thoughts:
-        message["reasoning_content"] = thoughts
-    index = count(candidate.get("index"))
-    return whole_choice(
-        place if index is None else index,
-        message,
-        _reason(native, calls=bool(calls)),
-        native=native,
-        logprobs=_logprobs(candidate.get("logprobsResult")),
-    )
-
-
-def _call(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A call as OpenAI's; its signature travels in the field that Google's own OpenAI-compatible API uses for it."""
-    found = part["functionCall"]
-    call_id = str(found.get("id") or f"call_{uuid4().hex[:24]}")
-    signature = part.get("thoughtSignature")
-    more = {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
-    return tool_call(call_id, str(found.get("name")), json.dumps(found.get("args") or {}), **more)
-
-
-def _logprobs(result: Any) -> dict[str, Any] | None:
-    if not isinstance(result, dict) or not isinstance(result.get("chosenCandidates"), list):
-        return None
-    others = result.get("topCandidates") or []
-    content = []
-    for place, chosen in enumerate(result["chosenCandidates"]):
-        beside = (others[place].get("candidates") or []) if place < len(others) else []
-        content.append({**_logprob(chosen), "top_logprobs": [_logprob(one) for one in beside]})
-    return {"content": content, "refusal": None}
-
-
-def _logprob(one: Mapping[str, Any]) -> dict[str, Any]:
-    token = str(one.get("token") or "")
-    return {"token": token, "logprob": one.get("logProbability", 0.0), "bytes": list(token.encode())}
-
-
-def usage_of(raw: Any) -> Usage | None:
-    """Cached tokens are part of the prompt, thoughts stand beside the candidates, and tools' own prompts on top."""
-    if not isinstance(raw, dict):
-        return None
-    prompt, given = count(raw.get("promptTokenCount")), count(raw.get("candidatesTokenCount", 0))
-    if prompt is None or given is None:
-        return None
-    cached = min(count(raw.get("cachedContentTokenCount")) or 0, prompt)
-    heard = min(_audio(raw.get("promptTokensDetails")), prompt - cached)
-    spoken_aloud = min(_audio(raw.get("candidatesTokensDetails")), given)
-    return Usage(
-        input=prompt - cached - heard + (count(raw.get("toolUsePromptTokenCount")) or 0),
-        cache_read=cached,
-        audio_input=heard,
-        output=given - spoken_aloud,
-        audio_output=spoken_aloud,
-        reasoning=count(raw.get("thoughtsTokenCount")) or 0,
-    )
-
-
-def _audio(details: Any) -> int:
-    rows = details if isinstance(details, list) else []
-    return sum(count(row.get("tokenCount")) or 0 for row in rows if row.get("modality") == "AUDIO")
-
-
-class GeminiDecoder:
-    """Chunks as OpenAI's frames. The stream has no end mark: it is whole when every candidate has given its reason."""
-
-    ended = False
-
-    def __init__(self, secrets: tuple[str, ...], model: str) -> None:
-        self._secrets = secrets
-        self._model = model
-        self._frames: Frames | None = None
-        self._calls: dict[int, int] = {}
-        self._ends: dict[int, bool] = {}
-        self._usage: Usage | None = None
-        self._refusal: PromptFiltered | None = None
-
-    def decode(self, event: Event) -> list[Chunk]:
-        body, _ = parse_object(event.data)
-        if failure := failure_in_body(body, self._secrets):
-            raise failure
-        frames = self._frames or Frames(body.get("responseId"), body.get("modelVersion") or self._model)
-        self._frames = frames
-        self._usage = usage_of(body.get("usageMetadata")) or self._usage
-        if (refusal := _blocked(body)) and not body.get("candidates"):
-            self._refusal = refusal
-            return [frames.usage(self._usage)] if self._usage else []
-        return [chunk for found in _candidates(body) for chunk in self._candidate(frames, found)]
-
-    def _candidate(self, frames: Frames, candidate: Mapping[str, Any]) -> Iterator[Chunk]:
-        index = count(candidate.get("index")) or 0
-        if index not in self._ends:
-            self._ends[index] = False
-            yield frames.role(index)
-        for part in _parts(candidate):
-            yield from self._part(frames, index, part)
-        if native := candidate.get("finishReason"):
-            self._ends[index] = True
-            yield frames.end(index, _reason(str(native), calls=bool(self._calls.get(index))), native)
-
-    def _part(self, frames: Frames, index: int, part: Mapping[str, Any]) -> Iterator[Chunk]:
-        if isinstance(part.get("functionCall"), dict):
-            place = self._calls.get(index, 0)
-            self._calls[index] = place + 1
-            yield frames.delta(index, tool_calls=[{"index": place, **_call(part)}])
-        elif text := part.get("text"):
-            yield frames.delta(index, **{"reasoning_content" if part.get("thought") else "content": text})
-
-    def at_end(self) -> list[Chunk]:
-        if self._ends and all(self._ends.values()):
-            return [self._frames.usage(self._usage)] if self._frames and self._usage else []
-        raise self._refusal or broken_off()

@@ -20,6 +20,8 @@ Policy = Callable[[Principal], None]
 
 TOKEN_HEADERS = ("X-API-Token", "api-key", "x-api-key")
 LONGEST_CREDENTIAL = 8192
+TEMPLATES_SCOPE = "webhook"
+"""The one scope whose doors know templates: a token limited to templates must not pass them by elsewhere."""
 
 
 def enter(policy: Policy) -> None:
@@ -106,6 +108,8 @@ def needs(scope: str) -> Policy:
             raise Forbidden("The account waits for an administrator's approval.")
         if scope not in principal.scopes:
             raise Forbidden(f"The scope {scope!r} is needed.")
+        if principal.templates is not None and scope != TEMPLATES_SCOPE:
+            raise Forbidden("This token may use its templates only, at /api/v1/webhook.")
 
     return policy
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sqlalchemy import Engine
 
@@ -59,7 +59,7 @@ class Connection:
     def __init__(self, engine: Engine) -> None:
         self.is_sqlite = engine.dialect.name == "sqlite"
         pooled = engine.raw_connection()
-        self.raw: Any = pooled.dbapi_connection
+        self.raw = cast("Any", pooled.dbapi_connection)
         pooled.detach()
         if self.is_sqlite:
             self.raw.isolation_level = None

@@ -318,3 +318,11 @@ def test_an_unknown_path_speaks_the_dialect_too(caller: Caller) -> None:
     response = caller.http.get("/v1/chat/completions", headers=caller.headers)
     assert (response.status_code, response.json["error"]["code"]) == (405, "method_not_allowed")
     assert "POST" in response.headers["Allow"]
+
+
+def test_a_token_limited_to_templates_has_no_other_way_to_a_model(app: Flask) -> None:
+    caller = Caller.on(app, scopes=["chat", "webhook"], templates=["summary"])
+    caller.chat(status=403)
+    caller.post("/llm/chat", {"message": "hi"}, status=403)
+    caller.post("/api/v1/webhook", {"prompt": "hi"}, status=403)
+    caller.post("/api/v1/webhook", {"prompt": "hi", "type": "summary"})
