@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flaskllm.adapters.gemini import usage_of
+from flaskllm.adapters.gemini_answers import usage_of
 from flaskllm.adapters.schemas import Unsayable, for_gemini
 from flaskllm.errors import InvalidRequest, ProviderError
 from tests.adapters.candidates import Asker, asker, drained
