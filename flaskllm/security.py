@@ -1,7 +1,7 @@
 """Passwords, provider keys at rest, and signed access tokens.
 
 PyJWT and not Flask-JWT-Extended: services, workers and tests read tokens without Flask, and a token says no more than
-whose session it is (``docs/adr/``).
+whose session it is (``docs/adr/0002``).
 """
 
 from __future__ import annotations

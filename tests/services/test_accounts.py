@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -108,18 +107,6 @@ def test_look_alikes_of_an_e_mail_are_taken(here: People):
 def test_nobody_registers_as_the_service_user(here: People):
     with pytest.raises(Conflict):
         here.accounts.register("Service", "s@example.com", PASSWORD)
-
-
-def test_of_two_who_register_a_name_at_once_one_gets_it(here: People, there: People):
-    def register(process: People) -> str:
-        try:
-            return process.accounts.register("alice", "alice@example.com", PASSWORD).id
-        except Conflict:
-            return "taken"
-
-    with ThreadPoolExecutor(2) as pool:
-        told = list(pool.map(register, (here, there)))
-    assert told.count("taken") == 1
 
 
 def test_all_that_is_wrong_with_a_registration_is_told_at_once(here: People):
@@ -317,24 +304,6 @@ def test_another_login_of_the_same_user_lives_on(here: People):
     with pytest.raises(TokenRevoked):
         here.accounts.refresh(one.refresh_token)
     assert here.accounts.refresh(other.refresh_token)
-
-
-def refresh_outcome(process: People, token: str) -> str | None:
-    try:
-        return process.accounts.refresh(token).refresh_token
-    except Unauthenticated:
-        return None
-
-
-@pytest.mark.parametrize("_round", range(12))
-def test_racing_refreshes_never_leave_two_live_families(here: People, there: People, _round: int):
-    here.user()
-    token = here.accounts.login("alice", PASSWORD).refresh_token
-    with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(lambda process: refresh_outcome(process, token), (here, there, here, there)))
-    winners = [fresh for fresh in told if fresh]
-    assert len(winners) <= 1
-    assert all(refresh_outcome(here, fresh) is None for fresh in winners)
 
 
 def test_an_expired_refresh_token_is_told_as_expired(here: People):
@@ -552,20 +521,6 @@ def test_the_last_administrator_stays(here: People, changes: dict):
         here.accounts.change_user(root.id, changes)
     assert here.accounts.get_user(root.id).role == "admin"
     assert here.accounts.login("root", PASSWORD)
-
-
-def test_two_administrators_cannot_remove_each_other_at_once(here: People, there: People):
-    one, two = here.user("one", admin=True), here.user("two", admin=True)
-
-    def demote(pair: tuple[People, str]) -> bool:
-        try:
-            pair[0].accounts.change_user(pair[1], {"role": "user"})
-        except Conflict:
-            return False
-        return True
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(demote, ((here, one.id), (there, two.id)))) == [False, True]
 
 
 def test_scopes_and_budget_are_given_by_an_administrator(here: People):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -217,21 +216,6 @@ def test_at_most_a_hundred_live_tokens_a_user(here: People):
     issued(here)
 
 
-def test_the_hundredth_is_given_once(here: People, there: People):
-    for _ in range(99):
-        issued(here)
-
-    def one_more(process: People) -> bool:
-        try:
-            issued(process)
-        except Conflict:
-            return False
-        return True
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(one_more, (here, there, here, there))) == [False, False, False, True]
-
-
 @pytest.mark.parametrize(
     "fields",
     [{"scopes": ["/*"]}, {"budget": {"amount": -1, "period": "day"}}, {"budget": {"amount": 1, "period": "year"}},
@@ -379,16 +363,6 @@ def test_a_grace_is_bounded(here: People, grace_s: int):
 
 
 # -- the service user -------------------------------------------------------------------------------------------------
-
-
-def test_the_service_user_is_made_once(here: People, there: People):
-    with ThreadPoolExecutor(4) as pool:
-        made = list(
-            pool.map(
-                lambda process: process.tokens.issue_for_service(name="t", document={}), (here, there, here, there)
-            )
-        )
-    assert len({row.user_id for row, _ in made}) == 1
 
 
 def test_a_service_token_without_scopes_gets_all_that_need_no_grant(here: People):
