@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from flaskllm.extensions import db
-from tests.actors import Caller, frames
+from tests.actors import Caller
 from tests.conftest import MakeApp, provider_environment
 from tests.upstream import Upstream, faults
 
@@ -122,60 +122,6 @@ def test_every_call_leaves_one_settled_attempt_and_one_row(gateway: Flask) -> No
         ("gpt-4o", "gpt-4o", "openai", 200, 2, 3, '{"sheet": "A"}'),
         ("gpt-4o", "gpt-4o", "openai", 200, 2, 3, None),
     ]
-
-
-# -- two providers for one alias ---------------------------------------------------------------------------------------
-
-OVERLAY = """
-models:
-  first: {provider: openai, model_name: gpt-4o, aliases: [both], timeout_s: 3}
-  second: {provider: llama, model_name: second, aliases: [both]}
-"""
-FIRST_FAILS = {
-    "refuses": faults.status(500),
-    "hangs": faults.hang(),
-    "breaks off before its first frame": faults.eof(),
-    "resets": faults.reset(),
-    "rejects our key": faults.status(401),
-    "is limited": faults.status(429),
-}
-
-
-@pytest.fixture
-def pair(make_app: MakeApp, upstream: Upstream, tmp_path: Any) -> Caller:
-    overlay = tmp_path / "models.yaml"
-    overlay.write_text(OVERLAY)
-    environment = provider_environment(upstream, "openai", "llama")
-    app = make_app(LLM_GATEWAY_CONFIG_PATH=str(overlay), **environment)
-    app.test_cli_runner().invoke(args=["seed"])
-    return Caller.on(app)
-
-
-@pytest.mark.parametrize("fault", FIRST_FAILS.values(), ids=FIRST_FAILS)
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-def test_where_the_first_fails_the_second_answers(
-    pair: Caller, upstream: Upstream, fault: faults.Behaviour, stream: bool
-) -> None:
-    upstream.script(fault, vendor="openai")
-    response = pair.chat(model="both", stream=stream)
-    assert response.headers["X-FlaskLLM-Attempts"] == "2"
-    assert response.headers["X-FlaskLLM-Provider"] == "llama"
-    assert "echo: hello" in (
-        "".join(f["choices"][0]["delta"].get("content") or "" for f in frames(response.get_data())[:-1] if f["choices"])
-        if stream
-        else response.json["choices"][0]["message"]["content"]
-    )
-
-
-def test_where_the_first_refuses_the_connection_the_second_answers(
-    make_app: MakeApp, upstream: Upstream, tmp_path: Any
-) -> None:
-    overlay = tmp_path / "models.yaml"
-    overlay.write_text(OVERLAY)
-    environment = provider_environment(upstream, "openai", "llama") | {"OPENAI_BASE_URL": upstream.endpoint("closed")}
-    app = make_app(LLM_GATEWAY_CONFIG_PATH=str(overlay), **environment)
-    app.test_cli_runner().invoke(args=["seed"])
-    assert Caller.on(app).chat(model="both").headers["X-FlaskLLM-Attempts"] == "2"
 
 
 # -- upstream faults ---------------------------------------------------------------------------------------------------
