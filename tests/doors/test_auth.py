@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from typing import Any
 
@@ -331,6 +332,20 @@ def test_a_compressed_body_is_not_taken(client: FlaskClient):
 def test_a_body_over_64_kib_is_refused(client: FlaskClient):
     answer = client.post("/api/auth/login", data=b" " * 65_537, content_type="application/json")
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("more, status", [(0, 401), (1, 413)])
+def test_a_body_whose_length_is_not_announced_is_not_cut_but_refused(client: FlaskClient, more: int, status: int):
+    body = b'{"username": "nobody", "password": "x"}'
+    body += b" " * (65_536 - len(body) + more)
+    answer = client.post(
+        "/api/auth/login",
+        input_stream=io.BytesIO(body),
+        content_type="application/json",
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert answer.status_code == status
 
 
 @pytest.mark.parametrize("path", ["/api/profile", "/api/tokens", "/v1/models"])
