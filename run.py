@@ -36,7 +36,7 @@ HELP = """usage: python run.py [command]
 
   run          start the gateway for one person and print address, token and a curl command (the default)
   serve        start it under gunicorn, as in production
-  worker       work on batches
+  worker       settle what dead processes left, sweep what has expired
   test         the tests; further arguments go to pytest
   check        lint, format, types, import rules, .env.example, migrations
   bench        the benchmarks; further arguments go to them

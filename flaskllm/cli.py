@@ -18,6 +18,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
 from flaskllm.cli_catalogue import register_catalogue_commands
+from flaskllm.cli_worker import register_worker_command
 from flaskllm.domain.account import DISABLED
 from flaskllm.domain.api_token import TokenFields
 from flaskllm.domain.principal import PERIODS, SCOPES
@@ -45,6 +46,7 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(tokens_group)
     app.cli.add_command(dev_token)
     register_catalogue_commands(app)
+    register_worker_command(app)
 
 
 def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
