@@ -182,8 +182,16 @@ def test_a_use_that_cannot_be_noted_fails_no_call(here: People):
     with here.database.engine.begin() as connection:
         full = "CREATE TRIGGER full BEFORE UPDATE ON api_tokens BEGIN SELECT RAISE(FAIL, 'disk full'); END"
         connection.exec_driver_sql(full)
-    assert here.tokens.identify(token).token_id == row.id
+    for _ in range(2):  # and is not tried again with every call
+        assert here.tokens.identify(token).token_id == row.id
+        here.tokens._recent.forget()
     assert last_use(here, row) is None
+
+
+def test_what_is_remembered_of_uses_is_bounded(here: People):
+    here.tokens._use_noted = {str(number): 0.0 for number in range(10_001)}
+    here.tokens.identify(issued(here)[1])
+    assert len(here.tokens._use_noted) == 1
 
 
 # -- making -----------------------------------------------------------------------------------------------------------
