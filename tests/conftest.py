@@ -16,6 +16,7 @@ from flaskllm.app import create_app
 from flaskllm.config import Settings
 from flaskllm.extensions import db
 from flaskllm.wiring import prepare_database
+from tests import canaries
 from tests.actors import Caller
 from tests.upstream import Upstream
 
@@ -86,8 +87,9 @@ def make_app(tmp_path: Path, template_database: Path) -> Iterator[MakeApp]:
         return app
 
     yield make
-    for app in made:
+    for number, app in enumerate(made):
         _dispose(app)
+        canaries.check(tmp_path / f"app{number}")
 
 
 def _dispose(app: Flask) -> None:
