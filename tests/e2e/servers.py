@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,9 @@ from typing import Any
 
 import pytest
 
+from tests import canaries
+
+SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
 
@@ -42,6 +46,7 @@ class Gateway:
     port: int
     environment: dict[str, str]
     folder: Path
+    root: Path = ROOT
     process: subprocess.Popen[bytes] | None = None
     output: Path = field(init=False)
 
@@ -56,7 +61,7 @@ class Gateway:
         """One command of the command line; its standard output."""
         done = subprocess.run(
             [str(BIN / "flask"), "--app", "wsgi", *arguments],
-            cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, timeout=120, check=False,
+            cwd=self.root, env=self.environment, input=stdin, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip()
@@ -71,7 +76,12 @@ class Gateway:
     def start(self, command: list[str]) -> None:
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=self.root,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         self.wait_until_alive()
 
@@ -97,6 +107,12 @@ class Gateway:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(5)
+        canaries.check(self.folder, more=self.secrets)
+
+    @property
+    def secrets(self) -> list[str]:
+        """What it was told and must not repeat, beside what `canaries` knows."""
+        return [value for name, value in self.environment.items() if SECRET_NAMES.search(name) and len(value) >= 16]
 
     def get(self, path: str, token: str | None = None) -> tuple[int, Any, dict[str, str]]:
         return self.call("GET", path, None, token)
