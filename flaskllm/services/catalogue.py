@@ -2,7 +2,7 @@
 
 Keys and addresses from the environment are laid over the rows here, at each load, and nowhere written down. An
 administrator's own key goes before the environment's; an address that an administrator changed is never sent the
-environment's key (``hardening.md`` 5.10: a key is attached by host, not by provider).
+environment's key (``docs/adr/0006-outgoing-calls.md``: a key is attached by host).
 """
 
 from __future__ import annotations
