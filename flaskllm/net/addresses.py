@@ -2,7 +2,7 @@
 
 The standard library decides neither question. ``ipaddress.is_global`` is True for 24 of the 57 special addresses that
 must be refused, differs between Pythons, and a URL is read differently by each library that reads it (both measured:
-``docs/hardening.md``, findings 6 and 5.9). So a URL is taken apart once, here, and requests are built from the parts.
+``docs/adr/0006-outgoing-calls.md``). So a URL is taken apart once, here, and requests are built from the parts.
 """
 
 from __future__ import annotations

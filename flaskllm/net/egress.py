@@ -4,7 +4,7 @@ The check sits in the connection: a name is resolved once, every address it has 
 have reached the very one that was checked; so neither redirects nor retries nor a changed name server go round it.
 There is no pool, no proxy, no cookie and no netrc (each of them was measured to leak with requests), and one monotonic
 deadline holds over all of a call: a read time-out starts anew with every packet, and a drip of 2 s lasted 11 s.
-The source of the rules is ``docs/hardening.md``, 5.9.
+The reasons stand in ``docs/adr/0006-outgoing-calls.md``.
 """
 
 from __future__ import annotations
