@@ -9,8 +9,10 @@ import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from flaskllm.extensions import db
 
@@ -50,6 +52,19 @@ def postgresql() -> str | None:
         return None
     atexit.register(server.cleanup)
     return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def database_of_its_own() -> str | None:
+    """The address of an empty database on that PostgreSQL, for a gateway that migrates it; None where there is none."""
+    address = postgresql()
+    if address is None:
+        return None
+    name = f"flaskllm_{uuid4().hex[:12]}"
+    engine = create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return make_url(address).set(database=name).render_as_string(hide_password=False)
 
 
 def fresh_tables() -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -32,7 +32,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def lacking(what: str) -> None:
+def lacking(what: str) -> NoReturn:
     """Skip where a person runs the tests; fail where nothing may be skipped."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import provider_environment
-from tests.databases import MISSING, postgresql
+from tests.databases import MISSING, database_of_its_own
 from tests.e2e.servers import Gateway, gunicorn, lacking, redis_server, uwsgi
 from tests.upstream import RemoteUpstream
 
@@ -33,10 +33,10 @@ def gateway(
 
 
 def servers(stack: ExitStack, folder: Path) -> dict[str, str]:
-    address = postgresql()
+    address = database_of_its_own()
     if address is None:
         lacking(MISSING)
-    return {"DATABASE_URL": str(address), "REDIS_URL": stack.enter_context(redis_server(folder))}
+    return {"DATABASE_URL": address, "REDIS_URL": stack.enter_context(redis_server(folder))}
 
 
 @pytest.fixture(scope="module")
