@@ -43,6 +43,13 @@ class JsonLines(logging.Formatter):
     """``{"time", "level", "logger", "event", "request_id", …}`` on one line, control characters escaped by JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, made once for all handlers."""
+        found: str | None = getattr(record, "json_line", None)
+        if found is None:
+            found = record.json_line = self._line(record)
+        return found
+
+    def _line(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = getattr(record, "fields", None) or {}
         line: dict[str, Any] = {
             "time": _iso(record.created),

@@ -48,7 +48,7 @@ def test_only_the_doors_know_the_request() -> None:
 
 
 def test_nobody_uses_the_scoped_session() -> None:
-    guilty = [name for name, tree in trees() if "session" in _attributes_of(tree, "db") and name not in ("wiring.py",)]
+    guilty = [name for name, tree in trees() if "session" in _attributes_of(tree, "db") and name != "wiring.py"]
     assert guilty == []
 
 

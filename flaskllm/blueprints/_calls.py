@@ -22,6 +22,7 @@ SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def new_call(door: str, *, metadata: Mapping[str, str] | None = None) -> CallContext:
     """The context of the call that this request asks for."""
     started = time.monotonic()
+    g.model_call = True
     return CallContext(
         principal=current_principal(),
         request_id=g.request_id,

@@ -51,7 +51,12 @@ def _strict_transport(response: Response) -> Response:
 
 
 def _tell(response: Response) -> None:
-    """One line a request; the route's rule and never the path or query, where secrets may stand."""
+    """One line a request; the route's rule and never the path or query, where secrets may stand.
+
+    A model call that was answered has a line of its own (``llm_request``).
+    """
+    if "model_call" in g and response.status_code < 400:
+        return
     principal = g.get("principal")
     fields = {
         "method": request.method,

@@ -60,7 +60,7 @@ def test_an_unknown_path_is_json_and_never_a_page(app: Flask, path: str) -> None
     assert (response.status_code, response.mimetype) == (404, "application/json")
 
 
-def test_a_call_and_its_request_are_one_line_each_without_a_secret(make_app: MakeApp, tmp_path: Path) -> None:
+def test_a_model_call_is_one_line_and_another_request_too_without_a_secret(make_app: MakeApp, tmp_path: Path) -> None:
     app = make_app(LOG_DIR=str(tmp_path / "logs"))
     caller = Caller.on(app)
     caller.post(
@@ -68,14 +68,14 @@ def test_a_call_and_its_request_are_one_line_each_without_a_secret(make_app: Mak
         {"messages": [{"role": "user", "content": "a secret prompt"}], "metadata": {"sheet": "A"}},
         headers={"X-Correlation-Id": "c-1", "X-Client-Id": "excel"},
     )
+    caller.get("/v1/models")
     text = (tmp_path / "logs" / "app.log").read_text()
-    lines = {line["event"]: line for line in map(json.loads, text.splitlines())}
-    call, request = lines["llm_request"], lines["http_request"]
+    call, request = map(json.loads, text.splitlines())
+    assert (call["event"], request["event"]) == ("llm_request", "http_request")
     assert {"request_id", "model", "backend_model", "provider", "started_at", "finished_at", "latency_ms"} <= set(call)
     assert {"prompt_tokens", "completion_tokens", "status", "error_code", "metadata"} <= set(call)
     assert (call["metadata"], call["client_id"], call["correlation_id"]) == ({"sheet": "A"}, "excel", "c-1")
-    assert (request["method"], request["route"], request["status"]) == ("POST", "/v1/chat/completions", 200)
-    assert request["request_id"] == call["request_id"]
+    assert (request["method"], request["route"], request["status"]) == ("GET", "/v1/models", 200)
     assert caller.token not in text
     assert "a secret prompt" not in text
 
