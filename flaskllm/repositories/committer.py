@@ -37,15 +37,19 @@ class Operation(Protocol):
     def renew(self) -> None:
         """Before a second try: other row ids, in case another process drew the same."""
 
+    def look(self) -> None:
+        """Before a second try, where the first may have been committed after all: look for its rows."""
+
 
 class _Waiting:
     """An operation and the lock its caller sleeps on. A bare lock is cheaper than an Event or a Condition."""
 
-    __slots__ = ("done", "error", "operation")
+    __slots__ = ("done", "error", "given_up", "operation")
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
         self.error: BaseException | None = None
+        self.given_up = False
         self.done = _thread.allocate_lock()
         self.done.acquire()
 
@@ -95,6 +99,10 @@ def _to_psycopg(statement: str) -> str:
     return re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement.replace("%", "%%"))
 
 
+class _OutcomeUnknown(Exception):
+    """The connection broke in COMMIT: it is written, or it is not."""
+
+
 class GroupCommitter:
     """Runs operations in groups.
 
@@ -109,10 +117,10 @@ class GroupCommitter:
         self._threads = threads
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
-        self._direct = threading.Lock()
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()
+        self._writer: threading.Thread | None = None
         self._owner = 0
-        self.beat = time.monotonic()
+        self._busy_since: float | None = None
 
     def run(self, operation: Operation) -> Any:
         """Commit one operation and give its result.
@@ -120,66 +128,138 @@ class GroupCommitter:
         Raises `Unavailable` where the database is away or the outcome is unknown, or the operation's own error.
         """
         waiting = _Waiting(operation)
-        if not self._threads:
-            with self._direct:
-                self._commit([waiting])
+        if self._threads:
+            self._hand_over(waiting)
         else:
-            self._ensure_writer()
-            self._queue.put(waiting)
-            if not waiting.done.acquire(timeout=WAIT_SECONDS):
-                raise Unavailable("The database did not answer in time.", retry_after=2)
+            with self._lock:
+                self._own_process()
+                self._commit([waiting])
         if waiting.error is not None:
             raise waiting.error
         return operation.result
 
+    def _hand_over(self, waiting: _Waiting) -> None:
+        """To the writer, and sleep until it is done. Behind a database that hangs nobody queues up."""
+        busy_since = self._busy_since
+        if busy_since is not None and self._owner == os.getpid() and time.monotonic() - busy_since > WAIT_SECONDS:
+            raise Unavailable("The database does not answer.", retry_after=2)
+        with self._lock:
+            self._ensure_writer()
+            self._queue.put(waiting)
+        if not waiting.done.acquire(timeout=WAIT_SECONDS):
+            waiting.given_up = True
+            raise Unavailable("The database did not answer in time.", retry_after=2)
+
     def stop(self) -> None:
-        """After the last operation; a later one starts a new writer."""
-        if self._owner == os.getpid():
+        """After the last operation: who still waits is served. A later operation starts a new writer."""
+        with self._lock:
+            writer = self._writer
+            if self._owner != os.getpid():
+                return
+            if writer is None:
+                self._drop_connection()
+                return
             self._queue.put(None)
-            self._owner = 0
+        writer.join(WAIT_SECONDS)
 
     def _ensure_writer(self) -> None:
-        if self._owner == os.getpid():
+        if self._writer is not None and self._owner == os.getpid():
             return
-        with self._starting:
-            if self._owner != os.getpid():
-                self._queue = queue.SimpleQueue()
-                self._connection = None
-                self._owner = os.getpid()
-                threading.Thread(target=self._write, args=(self._queue,), name="committer", daemon=True).start()
+        self._own_process()
+        self._queue = queue.SimpleQueue()
+        self._busy_since = None
+        self._writer = threading.Thread(target=self._write, args=(self._queue,), name="committer", daemon=True)
+        self._writer.start()
+
+    def _own_process(self) -> None:
+        """A connection that came over a fork is the parent's: it is neither used nor closed."""
+        if self._owner != os.getpid():
+            self._connection = None
+            self._owner = os.getpid()
 
     def _write(self, waiting_room: queue.SimpleQueue[_Waiting | None]) -> None:
-        while (first := waiting_room.get()) is not None:
+        while True:
+            first = waiting_room.get()
+            if first is None:
+                if self._left(waiting_room):
+                    return
+                continue
             group = [first, *_take_waiting(waiting_room)]
-            self._commit(group)
-            self.beat = time.monotonic()
+            self._busy_since = time.monotonic()
+            try:
+                self._commit(group)
+            except BaseException as error:  # noqa: BLE001  (a writer that died would leave every caller asleep)
+                self._drop_connection()
+                for waiting in group:
+                    waiting.error = _as_domain(error)
+            self._busy_since = None
             for waiting in group:
                 waiting.done.release()
-        self._drop_connection()
+
+    def _left(self, waiting_room: queue.SimpleQueue[_Waiting | None]) -> bool:
+        """A writer goes when nobody waits; decided under the lock, so that nobody is put into an empty room."""
+        with self._lock:
+            if not waiting_room.empty():
+                waiting_room.put(None)
+                return False
+            self._drop_connection()
+            self._writer = None
+            return True
 
     def _commit(self, group: list[_Waiting]) -> None:
-        """One transaction for all; if it fails, each in its own: a poisoned one must not fail its neighbours."""
-        error = self._try(group)
-        if error is None:
-            return
-        for waiting in group:
-            waiting.operation.renew()
-            if failed := self._try([waiting]):
-                waiting.error = _as_domain(failed)
+        """One transaction for all; if it fails, each in its own: a poisoned one must not fail its neighbours.
 
-    def _try(self, group: list[_Waiting]) -> Exception | None:
+        What its caller has given up is left out: nobody would know of it.
+        """
+        connection = self._begin()
+        if isinstance(connection, Exception):
+            _fail(group, connection)
+            return
+        group = [waiting for waiting in group if not waiting.given_up]
+        failed = self._try(connection, group)
+        if failed is not None:
+            self._commit_apart(group, failed)
+
+    def _commit_apart(self, group: list[_Waiting], failed: Exception) -> None:
+        for place, waiting in enumerate(group):
+            if waiting.given_up:
+                continue
+            connection = self._begin()
+            if isinstance(connection, Exception):
+                _fail(group[place:], connection)
+                return
+            if isinstance(failed, _OutcomeUnknown):
+                waiting.operation.look()
+            else:
+                waiting.operation.renew()
+            if error := self._try(connection, [waiting]):
+                waiting.error = _as_domain(error)
+
+    def _begin(self) -> Connection | Exception:
+        """A connection inside a transaction. One that died while idle is made anew; a fresh one gets no second try."""
+        was_idle = self._connection is not None
         try:
             connection = self._connected()
             connection.begin()
         except Exception as error:  # noqa: BLE001  (drivers have no common base class)
+            again = was_idle and "locked" not in str(error)
             self._drop_connection()
-            return error
+            return self._begin() if again else error
+        return connection
+
+    def _try(self, connection: Connection, group: list[_Waiting]) -> Exception | None:
         try:
             self._apply(connection, [waiting.operation for waiting in group])
-            connection.commit()
         except Exception as error:  # noqa: BLE001  (the same)
             self._roll_back(connection)
             return error
+        try:
+            connection.commit()
+        except Exception as error:  # noqa: BLE001  (the same)
+            self._drop_connection()
+            unknown = _OutcomeUnknown(f"{type(error).__name__} in COMMIT")
+            unknown.__cause__ = error
+            return unknown
         return None
 
     def _connected(self) -> Connection:
@@ -202,6 +282,12 @@ class GroupCommitter:
                 log.debug("closing the committer's connection failed: %s", type(error).__name__)
 
 
+def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+    told = _as_domain(error)
+    for waiting in group:
+        waiting.error = told
+
+
 def _take_waiting(waiting_room: queue.SimpleQueue[_Waiting | None]) -> list[_Waiting]:
     """What is there already, without waiting for more; a stop sign goes back to the end."""
     taken: list[_Waiting] = []
@@ -217,7 +303,7 @@ def _take_waiting(waiting_room: queue.SimpleQueue[_Waiting | None]) -> list[_Wai
     return taken
 
 
-def _as_domain(error: Exception) -> Exception:
+def _as_domain(error: BaseException) -> DomainError:
     if isinstance(error, DomainError):
         return error
     log.error("a commit failed: %s: %s", type(error).__name__, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import secrets
 import time
 from collections import defaultdict
@@ -41,18 +42,23 @@ OPEN_BUDGET = """
 INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, :period, 0, 0) ON CONFLICT (id, period) DO NOTHING
 """
 HOLD = """
-UPDATE budgets SET reserved = reserved + :sum WHERE id = :id AND period = :period AND spent + reserved + :sum <= :cap
+UPDATE budgets SET reserved = reserved + :sum WHERE id = :id AND period = :period AND :sum <= :cap - spent - reserved
 """
 MOVE = """
-UPDATE budgets SET reserved = reserved - :reserved, spent = spent + :spent WHERE id = :id AND period = :period
+UPDATE budgets SET reserved = reserved - :reserved,
+    spent = CASE WHEN spent > :most - :spent THEN :most ELSE spent + :spent END
+WHERE id = :id AND period = :period
 """
 COUNT = """
 INSERT INTO counters (name, value, expires_at) VALUES (:name, :amount, :expires_at)
 ON CONFLICT (name) DO UPDATE SET
-    value = CASE WHEN counters.expires_at <= :now THEN excluded.value ELSE counters.value + excluded.value END,
-    expires_at = CASE WHEN counters.expires_at <= :now THEN excluded.expires_at ELSE counters.expires_at END
+    value = CASE WHEN counters.expires_at BETWEEN :now + 1 AND :latest THEN counters.value + excluded.value
+        ELSE excluded.value END,
+    expires_at = CASE WHEN counters.expires_at BETWEEN :now + 1 AND :latest THEN counters.expires_at
+        ELSE excluded.expires_at END
 RETURNING value, expires_at
 """
+IS_THERE = "SELECT 1 FROM attempts WHERE id = :id"
 OPEN_CALLS = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND token_id = :token_id"
 EXPIRED = """
 SELECT id, request_id, number, user_id, token_id, door, model, backend_model, provider, reserved, priced, holds,
@@ -60,7 +66,19 @@ SELECT id, request_id, number, user_id, token_id, door, model, backend_model, pr
 FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
 """
 
+MOST_SUM = 2**62
+"""More than this is never held or spent: sums stay within 64 bits whatever a provider says that it took."""
+
 _low_bits = itertools.count(secrets.randbits(22), 1000003)
+
+
+def _draw_again() -> None:
+    global _low_bits  # noqa: PLW0603  (a forked process would draw its parent's numbers)
+    _low_bits = itertools.count(secrets.randbits(22), 1000003)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_draw_again)
 
 
 def new_row_id() -> int:
@@ -90,9 +108,13 @@ class Reserve:
     holds: tuple[Hold, ...] = ()
     concurrency: int | None = None
     result: Hold | str | None = None
+    may_be_there: bool = False
 
     def renew(self) -> None:
         self.row["id"] = new_row_id()
+
+    def look(self) -> None:
+        self.may_be_there = True
 
 
 @dataclass(slots=True)
@@ -113,6 +135,9 @@ class Settle:
         if self.call is not None:
             self.call["id"] = new_row_id()
 
+    def look(self) -> None:
+        """It says itself whether it was the one."""
+
 
 @dataclass(slots=True)
 class Record:
@@ -123,6 +148,9 @@ class Record:
 
     def renew(self) -> None:
         self.call["id"] = new_row_id()
+
+    def look(self) -> None:
+        """The same id again: if it is there, this try fails, and the row stands."""
 
 
 @dataclass(slots=True)
@@ -137,6 +165,9 @@ class Count:
     def renew(self) -> None:
         """Nothing drawn."""
 
+    def look(self) -> None:
+        """Once too often does no harm."""
+
 
 @dataclass(slots=True)
 class Expired:
@@ -148,6 +179,9 @@ class Expired:
     def renew(self) -> None:
         """Nothing drawn."""
 
+    def look(self) -> None:
+        """Once too often does no harm."""
+
 
 COLUMNS = tuple(name.strip() for name in EXPIRED.partition("SELECT")[2].partition("FROM")[0].split(","))
 
@@ -158,6 +192,7 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
     for operation in operations:
         kinds[type(operation)].append(operation)
     settles, reserves = kinds[Settle], kinds[Reserve]
+    _lock_tokens(connection, reserves)
     _lock_budgets(connection, itertools.chain(settles, reserves))
     if settles:
         _settle(connection, settles)
@@ -170,6 +205,14 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
     for expired in kinds[Expired]:
         rows = connection.execute(EXPIRED, {"now": expired.now}).fetchall()
         expired.result = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+
+def _lock_tokens(connection: Connection, reserves: Iterable[Reserve]) -> None:
+    """On PostgreSQL, one process at a time counts a token's calls in flight; in one order, as below."""
+    if connection.is_sqlite:
+        return
+    for token_id in sorted({one.row["token_id"] for one in reserves if one.concurrency is not None}):
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(:token_id))", {"token_id": token_id})
 
 
 def _lock_budgets(connection: Connection, operations: Iterable[Any]) -> None:
@@ -212,7 +255,8 @@ def _move(connection: Connection, settles: Iterable[Settle]) -> None:
             held[0] += one.reserved
             held[1] += one.spent
     for (budget_id, period), (reserved, spent) in sorted(sums.items()):
-        connection.execute(MOVE, {"id": budget_id, "period": period, "reserved": reserved, "spent": spent})
+        moved = {"reserved": reserved, "spent": min(spent, MOST_SUM), "most": MOST_SUM}
+        connection.execute(MOVE, {"id": budget_id, "period": period, **moved})
 
 
 def _count(connection: Connection, counts: Sequence[Count]) -> None:
@@ -224,9 +268,14 @@ def _count(connection: Connection, counts: Sequence[Count]) -> None:
 
 
 def _count_together(connection: Connection, name: str, ones: Sequence[Count]) -> None:
-    """One statement with the sum; each is then given the value it would have seen in its turn."""
-    total, now = sum(one.amount for one in ones), now_ms()
-    values = {"name": name, "amount": total, "now": now, "expires_at": now + ones[0].window_ms}
+    """One statement with the sum; each is then given the value it would have seen in its turn.
+
+    A window that ends later than two from now was begun before the clock was set back: it begins again.
+    """
+    total, now, window = sum(one.amount for one in ones), now_ms(), ones[0].window_ms
+    values = {
+        "name": name, "amount": total, "now": now, "expires_at": now + window, "latest": now + 2 * window
+    }  # fmt: skip
     value, expires_at = connection.execute(COUNT, values).fetchone()
     seen = value - total
     for one in ones:
@@ -235,6 +284,9 @@ def _count_together(connection: Connection, name: str, ones: Sequence[Count]) ->
 
 
 def _reserve(connection: Connection, reserves: Sequence[Reserve]) -> None:
+    reserves = [one for one in reserves if not (one.may_be_there and _is_there(connection, one))]
+    for one in reserves:
+        one.result = None  # an earlier try that was rolled back may have been refused
     simple = [one for one in reserves if one.concurrency is None]
     accepted = list(simple) if _hold_together(connection, simple) else _hold_one_by_one(connection, simple)
     if accepted:
@@ -244,12 +296,13 @@ def _reserve(connection: Connection, reserves: Sequence[Reserve]) -> None:
             _reserve_counted(connection, one)
 
 
+def _is_there(connection: Connection, one: Reserve) -> bool:
+    return connection.execute(IS_THERE, {"id": one.row["id"]}).fetchone() is not None
+
+
 def _reserve_counted(connection: Connection, one: Reserve) -> None:
     """A token with a bound on calls in flight: counted by its open rows, which end with their leases by themselves."""
-    token_id = one.row["token_id"]
-    if not connection.is_sqlite:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext(:token_id))", {"token_id": token_id})
-    (in_flight,) = connection.execute(OPEN_CALLS, {"token_id": token_id}).fetchone()
+    (in_flight,) = connection.execute(OPEN_CALLS, {"token_id": one.row["token_id"]}).fetchone()
     if in_flight >= (one.concurrency or 0):
         one.result = "concurrency"
     elif _hold_one_by_one(connection, [one]):
@@ -262,7 +315,7 @@ def _hold_together(connection: Connection, reserves: Sequence[Reserve]) -> bool:
     for one in reserves:
         for hold in one.holds:
             held = sums.setdefault((hold.id, hold.period), [0, hold.cap])
-            held[0] += one.amount
+            held[0] = min(held[0] + one.amount, 2 * MOST_SUM - 1)
             held[1] = min(held[1], hold.cap)
     if not sums:
         return True

@@ -137,3 +137,67 @@ def test_only_what_is_past_its_lease_is_handed_to_the_reaper(committer: GroupCom
     committer.run(late)
     committer.run(reserve(10, TOKEN))
     assert [row["id"] for row in committer.run(Expired(now_ms()))] == [late.row["id"]]
+
+
+def test_who_was_refused_in_a_transaction_that_failed_and_admitted_in_its_own_is_told_so(
+    committer: GroupCommitter,
+) -> None:
+    """Together there is no room for the second; a poisoned neighbour undoes both; alone there is room."""
+    poisoned, second = reserve(30, TOKEN), reserve(30, TOKEN)
+    poisoned.row["model"] = None
+    committer.run(reserve(0))
+    connection = committer._connected()
+    connection.begin()
+    with pytest.raises(Exception, match="model"):
+        apply(connection, [poisoned, second])
+    connection.rollback()
+    assert second.result == TOKEN
+    assert committer.run(second) is None
+    assert budgets() == {"token:t": (0, 30)}
+
+
+def test_a_reservation_that_was_committed_unheard_is_found_and_held_once(committer: GroupCommitter) -> None:
+    one = reserve(10, TOKEN)
+    committer.run(one)
+    one.look()
+    assert committer.run(one) is None
+    assert budgets() == {"token:t": (0, 10)}
+
+
+def test_a_group_in_which_the_reaper_was_first_with_one_moves_the_others_money(committer: GroupCommitter) -> None:
+    ones = [reserve(10, TOKEN) for _ in range(3)]
+    for one in ones:
+        committer.run(one)
+    committer.run(settle(ones[1], 10))
+    results: list[bool] = []
+    waiting = iter(ones)
+    at_once(3, lambda: results.append(committer.run(settle(next(waiting), 7))))
+    assert sorted(results) == [False, True, True]
+    assert budgets() == {"token:t": (24, 0)}
+
+
+def test_absurd_costs_stay_within_64_bits(committer: GroupCommitter) -> None:
+    wide = Hold("token:wide", "2026-11", 2**62)
+    for _ in range(3):
+        one = reserve(10, wide)
+        if committer.run(one) is None:
+            committer.run(settle(one, 2**62))
+    results: list[Any] = []
+    at_once(5, lambda: results.append(committer.run(reserve(2**62, wide))))
+    assert budgets() == {"token:wide": (2**62, 0)}
+    assert results == [wide] * 5
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out(committer: GroupCommitter, monkeypatch: pytest.MonkeyPatch) -> None:
+    committer.run(Count("rpm", 5, 60_000))
+    monkeypatch.setattr("flaskllm.repositories.ledger.now_ms", lambda: now_ms() - 3_600_000)
+    assert committer.run(Count("rpm", 1, 60_000))[0] == 1
+    assert committer.run(Count("rpm", 1, 60_000))[0] == 2
+
+
+def test_a_window_may_be_of_another_process_whose_clock_is_a_little_ahead(
+    committer: GroupCommitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committer.run(Count("rpm", 5, 60_000))
+    monkeypatch.setattr("flaskllm.repositories.ledger.now_ms", lambda: now_ms() - 5_000)
+    assert committer.run(Count("rpm", 1, 60_000))[0] == 6
