@@ -158,7 +158,7 @@ PLAIN_FAULTS: list[tuple[Any, int, str]] = [
 def test_what_a_provider_does_wrong_is_told_in_the_dialect(
     make_app: MakeApp, upstream: Upstream, fault: Any, status: int, code: str
 ) -> None:
-    app = make_app(REQUEST_TIMEOUT="1", **provider_environment(upstream, "openai"))
+    app = make_app(REQUEST_TIMEOUT="1" if status == 504 else "30", **provider_environment(upstream, "openai"))
     upstream.script(fault, vendor="openai")
     response = Caller.on(app).chat(model="gpt-4o", status=status)
     assert response.json["error"]["code"] == code

@@ -80,16 +80,19 @@ PLAIN = BEFORE_ANYTHING | IN_A_BODY
 
 
 @pytest.fixture
-def app(make_app: MakeApp, upstream: Upstream) -> Flask:
-    impatient = {"REQUEST_TIMEOUT": "0.4", "STREAM_IDLE_TIMEOUT": "0.3"}
-    return make_app(**impatient, **provider_environment(upstream, "openai"))
+def app(make_app: MakeApp, upstream: Upstream, request: pytest.FixtureRequest) -> Flask:
+    """A gateway that is impatient within a stream where the test waits for that, and nowhere else."""
+    waits = request.node.callspec.params.get("code") == TIMEOUT
+    return make_app(STREAM_IDLE_TIMEOUT="0.5" if waits else "30", **provider_environment(upstream, "openai"))
 
 
 @pytest.fixture
-def ann(app: Flask) -> Caller:
-    """Somebody with a budget and a conversation of two messages."""
+def ann(app: Flask, request: pytest.FixtureRequest) -> Caller:
+    """Somebody with a budget and a conversation of two messages, on a gateway that soon gives up from then on."""
     caller = Caller.on(app, budget={"amount": 10, "period": "day"})
     caller.post("/llm/chat", {"message": "hi", "conversation_id": "old"})
+    if request.node.callspec.params.get("code") == TIMEOUT:
+        app.config["REQUEST_TIMEOUT"] = 0.4
     return caller
 
 
@@ -163,7 +166,7 @@ def test_the_webhook_knows_no_504(app, ann, upstream, fault, status, code):
 @pytest.mark.parametrize("kind, status, code", [("closed", 502, ERROR), ("silent", 504, TIMEOUT)])
 def test_an_absent_provider_is_told_the_same_way(make_app, upstream, kind, status, code):
     environment = {"OPENAI_API_KEY": CANARY_KEYS["openai"], "OPENAI_BASE_URL": upstream.endpoint(kind)}
-    app = make_app(REQUEST_TIMEOUT="0.4", **environment)
+    app = make_app(REQUEST_TIMEOUT="0.5" if code == TIMEOUT else "5", **environment)
     caller = Caller.on(app, budget={"amount": 10, "period": "day"})
     for stream in (False, True):
         check_refusal(caller.post("/llm/chat", {"message": "hi", "stream": stream}, status=status), code)
