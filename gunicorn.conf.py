@@ -36,6 +36,9 @@ graceful_timeout = settings.graceful_timeout
 forwarder_headers = "CLIENT_ID"
 header_map = "drop"
 
+# The most gunicorn can be given, so that an address too long for us is refused in our words.
+limit_request_line = 8190
+
 # One default socket would be shared by every gunicorn of a user.
 control_socket_disable = True
 

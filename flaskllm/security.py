@@ -23,6 +23,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cryptography.fernet import Fernet, InvalidToken
 
+from flaskllm.domain.text import can_be_held
 from flaskllm.errors import TokenExpired, Unauthenticated, Unavailable
 
 MASK = "••••"
@@ -217,7 +218,7 @@ class JwtCodec:
         times_are_sound = all(_is_a_moment(claims[name]) for name in ("exp", "iat"))
         if not times_are_sound or claims["exp"] > time.time() + self.LONGEST_LIFE_S or claims["typ"] != self.TYPE:
             raise Unauthenticated(self.REFUSAL)
-        if not isinstance(claims["sub"], str) or not isinstance(claims["sid"], str):
+        if not all(isinstance(claims[name], str) and can_be_held(claims[name]) for name in ("sub", "sid")):
             raise Unauthenticated(self.REFUSAL)
         return AccessClaims(claims["sub"], claims["sid"])
 

@@ -23,6 +23,8 @@ from flaskllm.domain.usage import Usage
 from flaskllm.errors import ProviderError, ProviderTimeout, invalid
 
 MARK = "[demo]"
+MOST_SAID = 2**25
+"""Characters of all choices together: a question of 20 MB echoed 128 times would fill the machine."""
 _TOOL = re.compile(r"\btools?\b", re.IGNORECASE)
 _WORDS = re.compile(r"\s*\S+\s*$|\s*\S+")
 """Words with the space before them, so that joining them gives the text back."""
@@ -49,6 +51,8 @@ class DemoAdapter(ProviderAdapter):
     def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
         """The answer: for want of a wire, question and answer are one."""
         message, reason = _answer(request)
+        if request.choices * _letters(message) > MOST_SAID:
+            raise invalid("n", "times an answer of this length is more than the demo model says")
         usage = Usage(input=_prompt_words(request), output=_output_words(message) * request.choices)
         choices = [whole_choice(index, message, reason) for index in range(request.choices)]
         return completion(head_of(None, candidate.model.backend_model, streamed=False), choices, usage).body
@@ -192,6 +196,11 @@ def _pixels(raw: bytes) -> str:
 
 def _prompt_words(request: ChatRequest) -> int:
     return sum(len(content_text(message.get("content")).split()) for message in request.messages)
+
+
+def _letters(message: Mapping[str, Any]) -> int:
+    called = sum(len(call["function"]["arguments"]) for call in message.get("tool_calls") or ())
+    return len(message.get("content") or "") + called
 
 
 def _output_words(message: Mapping[str, Any]) -> int:

@@ -12,6 +12,10 @@ DEPTHS = (4, 8, 16, 32)
 """Levels of nesting that are tried: a schema that speaks of itself has its smallest instance at the flattest."""
 MOST_STEPS = 20_000
 """A schema may be made to branch without end."""
+LETTERS_A_STEP = 100
+"""Texts cost steps by their length: a schema of forty bytes may ask for a gigabyte."""
+MOST_PAIRS = 250_000
+"""Pairs that laying two lists together may look at."""
 MOST_ITEMS = 1000
 FORMATS = {
     "date": "2000-01-01",
@@ -48,7 +52,7 @@ def smallest_instance(schema: Mapping[str, Any] | bool, field: str) -> Any:
             return _Maker(schema, depth).make(schema, 0)
         except _NoInstance:
             continue
-        except (RecursionError, TypeError, ValueError, KeyError, AttributeError):
+        except (RecursionError, TypeError, ValueError, KeyError, AttributeError, OverflowError):
             break
     raise invalid(field, "is a schema that the demo model finds no instance of")
 
@@ -59,10 +63,18 @@ class _Maker:
         self._deepest = deepest
         self._steps = 0
 
-    def _count(self, schema: Any, depth: int) -> None:
-        self._steps += 1
+    def _spend(self, letters: int) -> None:
+        self._steps += 1 + letters // LETTERS_A_STEP
         if self._steps > MOST_STEPS:
-            raise ValueError("the schema branches too much")
+            raise ValueError("the schema branches too much, or asks for too much text")
+
+    def _given(self, value: Any) -> Any:
+        """A value as it stands in the schema; it may be long, and asked for many times."""
+        self._spend(len(str(value)))
+        return value
+
+    def _count(self, schema: Any, depth: int) -> None:
+        self._spend(0)
         if depth > self._deepest or schema is False:
             raise _NoInstance
 
@@ -107,10 +119,10 @@ class _Maker:
 
     def _plain(self, schema: dict[str, Any], depth: int) -> Any:
         if "const" in schema:
-            return schema["const"]
+            return self._given(schema["const"])
         kinds = _kinds(schema)
         if "enum" in schema:
-            return _first_of_kinds(schema["enum"], kinds)
+            return self._given(_first_of_kinds(schema["enum"], kinds))
         for kind in kinds:
             try:
                 return self._of_kind(kind, schema, depth)
@@ -124,6 +136,7 @@ class _Maker:
         if kind == "array":
             return self._array(schema, depth)
         if kind == "string":
+            self._spend(int(schema.get("minLength", 0)))
             return _text(schema)
         if kind in ("number", "integer"):
             return _number(schema, whole=kind == "integer")
@@ -133,10 +146,12 @@ class _Maker:
         properties = schema.get("properties") or {}
         beyond = schema.get("additionalProperties", True)
         names = list(dict.fromkeys(schema.get("required") or ()))
-        spare = [name for name in properties if name not in names]
+        required = set(names)
+        spare = [name for name in properties if name not in required]
         extra = (f"key{number}" for number in range(MOST_ITEMS))
         while len(names) < min(int(schema.get("minProperties", 0)), MOST_ITEMS):
             names.append(spare.pop(0) if spare else next(extra))
+        self._spend(sum(len(str(name)) for name in names))
         return {name: self.make(properties.get(name, beyond), depth + 1) for name in names}
 
     def _array(self, schema: dict[str, Any], depth: int) -> list[Any]:
@@ -157,11 +172,11 @@ class _Maker:
         """Different items of one schema: its enum's, or numbers and texts that grow."""
         flat = {} if schema is True else self._flat(schema, depth + 1)
         if "enum" in flat:
-            yield from flat["enum"]
+            yield from map(self._given, flat["enum"])
             return
         first = self.make(schema, depth + 1)
         for more in range(MOST_ITEMS):
-            yield _grown(first, more, flat)
+            yield self._given(_grown(first, more, flat))
 
 
 def _grown(first: Any, more: int, schema: Mapping[str, Any]) -> Any:
@@ -184,7 +199,18 @@ def _laid_together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]
     return both
 
 
+def _bounded(one: list[Any], other: list[Any]) -> None:
+    if len(one) * len(other) > MOST_PAIRS:
+        raise ValueError("the schema's lists are too long to be laid together")
+
+
+def _both_values(one: list[Any], other: list[Any]) -> list[Any]:
+    _bounded(one, other)
+    return [value for value in one if value in other]
+
+
 def _both_options(one: list[Any], other: list[Any]) -> list[Any]:
+    _bounded(one, other)
     return [{"allOf": [left, right]} for left in one for right in other]
 
 
@@ -211,7 +237,7 @@ _NARROWER: dict[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(_HIGH, min),
     "required": lambda one, other: [*one, *other],
     "properties": _both_members,
-    "enum": lambda one, other: [value for value in one if value in other],
+    "enum": _both_values,
     "type": lambda one, other: _shared_kinds(_as_list(one), _as_list(other)),
     "anyOf": _both_options,
     "oneOf": _both_options,

@@ -5,48 +5,68 @@ One table and one hook; a test proves that no route escapes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from flask import Blueprint, Flask, request
 
 from flaskllm.blueprints import auth, conversations, openai, ops, tokens, usage, webhook
 from flaskllm.blueprints._guard import Policy, enter, needs, open_to_all, signed_in
+from flaskllm.blueprints._http import query
+from flaskllm.errors import MethodNotAllowed
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """A blueprint, its prefix and its guard; ``rules`` names the views that have another."""
+    """A blueprint, its prefix and its guard; ``rules`` names the views that have another.
+
+    ``asks`` names the views that read a query; at all others a parameter is a mistake, told by name. None: the dialect
+    takes what it does not know.
+    """
 
     blueprint: Blueprint
     prefix: str
     guard: Policy
     rules: Mapping[str, Policy] = field(default_factory=dict)
+    asks: Collection[str] | None = ()
 
     def policy(self, endpoint: str) -> Policy:
         return self.rules.get(endpoint.rpartition(".")[2], self.guard)
 
+    def takes_a_query(self, endpoint: str) -> bool:
+        return self.asks is None or endpoint.rpartition(".")[2] in self.asks
+
 
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),
-    Door(tokens.bp, "/api/tokens", signed_in),
-    Door(usage.bp, "/api/usage", signed_in),
-    Door(conversations.bp, "/llm", needs("chat")),
+    Door(tokens.bp, "/api/tokens", signed_in, asks={"list_tokens"}),
+    Door(usage.bp, "/api/usage", signed_in, asks={"read_usage"}),
+    Door(conversations.bp, "/llm", needs("chat"), asks={"read_history", "list_conversations"}),
     Door(webhook.bp, "/api/v1", needs("webhook"), {"health": open_to_all}),
-    Door(openai.bp, "/v1", needs("chat")),
+    Door(openai.bp, "/v1", needs("chat"), asks=None),
     Door(ops.bp, "", open_to_all),
 )
+NEVER_TAKEN = ("TRACE", "TRACK", "CONNECT")
+"""What echoes a request, with its credential, or opens a tunnel; refused wherever it points."""
 _BY_NAME = {door.blueprint.name: door for door in DOORS}
 
 
 def register_doors(app: Flask) -> None:
-    """Put every door in place behind one guard. A path without a door is a 404 before it is a 401."""
+    """Put every door in place behind one guard. A path without a door is a 404 before it is a 401.
+
+    Doubled slashes are not merged: werkzeug does it by a page that sends the caller on to the host he named himself.
+    """
+    app.url_map.merge_slashes = False
     for door in DOORS:
         app.register_blueprint(door.blueprint, url_prefix=door.prefix or None)
     app.before_request(_guard)
 
 
 def _guard() -> None:
-    door = _BY_NAME.get(request.blueprint or "")
+    if request.method in NEVER_TAKEN:
+        raise MethodNotAllowed("This method is not taken.")
+    door, endpoint = _BY_NAME.get(request.blueprint or ""), request.endpoint or ""
     if door is not None and request.method != "OPTIONS":
-        enter(door.policy(request.endpoint or ""))
+        enter(door.policy(endpoint))
+        if not door.takes_a_query(endpoint):
+            query()

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import orjson
 from flask import Response, g, request
+from werkzeug.exceptions import HTTPException
 
 from flaskllm.blueprints._wsgi import KEY
 from flaskllm.domain.text import can_be_held
-from flaskllm.errors import PayloadTooLarge, UnsupportedMediaType, invalid
+from flaskllm.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType, invalid
 from flaskllm.wire.json import decode
 
 LONGEST_VALUE = 1000
@@ -45,15 +46,28 @@ def raw_body(limit: int | None = None) -> bytes:
     """The body's bytes, at most ``limit`` where that is less than what the application takes.
 
     Raises `PayloadTooLarge`: for a length that is announced before a byte is read, for a chunked body one byte after
-    the last that would have been taken (werkzeug alone would cut it there without a word).
+    the last that would have been taken (werkzeug alone would cut it there without a word). Raises `InvalidRequest` for
+    a body that is not framed as it should be, or ends before its announced length.
     """
     most = min(known for known in (limit, request.max_content_length, UNBOUNDED) if known is not None)
     if (request.content_length or 0) <= most:
         request.max_content_length = most + 1
-        body = request.get_data(cache=False)
+        body = _whole_body()
         if len(body) <= most:
             return body
     raise PayloadTooLarge("The body is larger than this path takes.")
+
+
+def _whole_body() -> bytes:
+    try:
+        body = request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception:  # noqa: BLE001  (each server has its own tree for a chunk that is none)
+        raise InvalidRequest("The body's framing is broken.") from None
+    if len(body) < (request.content_length or 0):
+        raise InvalidRequest("The body ends before its announced length.")
+    return body
 
 
 def _is_utf8() -> bool:

@@ -47,7 +47,6 @@ def list_conversations() -> Response:
 
 @bp.get("/conversations/<name>")
 def read_conversation(name: str) -> Response:
-    query()
     return success(wire.write_conversation(*services.conversations.read(name, current_principal())))
 
 

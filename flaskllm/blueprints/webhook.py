@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app
 from flaskllm.blueprints._calls import call_headers, new_call
 from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._guard import current_principal
-from flaskllm.blueprints._http import json_body, json_response, query
+from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.errors import ProviderTimeout
 from flaskllm.extensions import services
 from flaskllm.version import VERSION
@@ -34,7 +34,6 @@ def silent_provider(error: ProviderTimeout) -> Response:
 
 @bp.get("/templates")
 def list_templates() -> Response:
-    query()
     return json_response(wire.write_templates(services.prompts.templates(current_principal())))
 
 

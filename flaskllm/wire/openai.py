@@ -6,7 +6,6 @@ What we know is checked by a table, because a schema library costs a hundred tim
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,14 +15,18 @@ import orjson
 from flaskllm.domain.answer import Answer
 from flaskllm.domain.chat import ChatRequest, Chunk
 from flaskllm.domain.pricing import to_dollars
+from flaskllm.domain.text import can_be_held
 from flaskllm.errors import Detail, DomainError, InvalidRequest
 from flaskllm.wire import errors
+from flaskllm.wire.fields import MOST_TOLD
 
 Check = Callable[[Any], str | None]
 """What is wrong with a value, in words that say what was expected; None where nothing is."""
 
 SAFE_INTEGER = 2**53
 MOST_METADATA, MOST_NAME, MOST_VALUE = 16, 64, 512
+MOST_MESSAGES, MOST_TOOLS, MOST_FIELDS = 100_000, 1000, 1000
+"""Far beyond what any model takes; they bound the work of looking."""
 REFUSED = frozenset({"api_base", "base_url", "headers", "api_key", "timeout", "organization"})
 """Routing is the administrators'; a caller who names an address could send our key there (CVE-2024-6587)."""
 PING = b": ping\n\n"
@@ -33,7 +36,7 @@ NO_USAGE = re.compile(rb',\s*"usage":\s*null')
 
 def number(low: float, high: float) -> Check:
     def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  NaN
             return "must be a number"
         return None if low <= value <= high else f"must be between {low:g} and {high:g}"
 
@@ -49,11 +52,11 @@ def integer(low: int, high: int) -> Check:
     return check
 
 
-def text(most: int = 4096) -> Check:
+def text(most: int = 4096, *, least: int = 0) -> Check:
     def check(value: Any) -> str | None:
-        if not isinstance(value, str):
-            return "must be a string"
-        return None if len(value) <= most else f"must have at most {most} characters"
+        if not isinstance(value, str) or not can_be_held(value):
+            return "must be a string without NUL"
+        return None if least <= len(value) <= most else f"must have {least} to {most} characters"
 
     return check
 
@@ -66,8 +69,20 @@ def mapping(value: Any) -> str | None:
     return None if isinstance(value, dict) else "must be an object"
 
 
-def sequence(value: Any) -> str | None:
-    return None if isinstance(value, list) else "must be a list"
+def sequence(most: int) -> Check:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return "must be a list"
+        return None if len(value) <= most else f"must have at most {most} entries"
+
+    return check
+
+
+def stream_options(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return "must be an object"
+    flags = (value.get(name) for name in ("include_usage", "include_obfuscation"))
+    return None if all(flag is None or isinstance(flag, bool) for flag in flags) else "must hold true or false"
 
 
 def stop_words(value: Any) -> str | None:
@@ -83,7 +98,9 @@ def metadata(value: Any) -> str | None:
     if len(value) > MOST_METADATA:
         return f"must have at most {MOST_METADATA} pairs"
     fits = all(len(name) <= MOST_NAME and len(held) <= MOST_VALUE for name, held in value.items())
-    return None if fits else f"names have at most {MOST_NAME} and values at most {MOST_VALUE} characters"
+    if not fits:
+        return f"names have at most {MOST_NAME} and values at most {MOST_VALUE} characters"
+    return None if all(map(can_be_held, (*value, *value.values()))) else "must not hold NUL"
 
 
 def tool_choice(value: Any) -> str | None:
@@ -113,7 +130,7 @@ PARAMS: dict[str, Check] = {
     "logprobs": boolean,
     "max_completion_tokens": integer(1, SAFE_INTEGER),
     "max_tokens": integer(1, SAFE_INTEGER),
-    "modalities": sequence,
+    "modalities": sequence(16),
     "n": integer(1, 128),
     "parallel_tool_calls": boolean,
     "prediction": mapping,
@@ -128,7 +145,7 @@ PARAMS: dict[str, Check] = {
     "store": boolean,
     "temperature": number(0, 2),
     "tool_choice": tool_choice,
-    "tools": sequence,
+    "tools": sequence(MOST_TOOLS),
     "top_logprobs": integer(0, 20),
     "top_p": number(0, 1),
     "user": text(512),
@@ -138,10 +155,10 @@ PARAMS: dict[str, Check] = {
 """Parameters of ``/v1/chat/completions`` that we know; source: OpenAI's API reference."""
 
 ENVELOPE: dict[str, Check] = {
-    "model": text(256),
-    "messages": sequence,
+    "model": text(256, least=1),
+    "messages": sequence(MOST_MESSAGES),
     "stream": boolean,
-    "stream_options": mapping,
+    "stream_options": stream_options,
     "metadata": metadata,
     "drop_params": boolean,
 }
@@ -161,16 +178,18 @@ def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:
 
     Raises `InvalidRequest` with a detail for each field at fault. A field that is null counts as absent.
     """
+    if len(body) > MOST_FIELDS:
+        raise InvalidRequest(f"The body has more than {MOST_FIELDS} fields.")
     given = {name: value for name, value in body.items() if value is not None}
     faults = _faults(given)
     if "messages" not in given:
         faults.append({"field": "messages", "message": "is missing"})
-    elif isinstance(given["messages"], list):
+    elif sequence(MOST_MESSAGES)(given["messages"]) is None:
         faults += _message_faults(given["messages"])
     faults += _tool_faults(given.get("tools"))
     if faults:
         first = faults[0]
-        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults)
+        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults[:MOST_TOLD])
     options = given.get("stream_options") or {}
     return ChatRequest(
         model=model or given.get("model"),
@@ -209,7 +228,7 @@ def _one_message(message: Any, where: str) -> list[Detail]:
     if not isinstance(message, dict):
         return [{"field": where, "message": "must be an object"}]
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         return [{"field": f"{where}.role", "message": f"must be one of {', '.join(sorted(ROLES))}"}]
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         return [{"field": f"{where}.tool_call_id", "message": "must be a string"}]
@@ -229,7 +248,7 @@ def _content_faults(message: dict[str, Any], where: str) -> list[Detail]:
 
 
 def _part_faults(part: Any, where: str) -> list[Detail]:
-    if not isinstance(part, dict) or part.get("type") not in PARTS:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str) or part["type"] not in PARTS:
         return [{"field": f"{where}.type", "message": f"must be one of {', '.join(PARTS)}"}]
     field = PARTS[part["type"]]
     held = part.get(field or "")

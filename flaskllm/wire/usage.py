@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.errors import invalid
+
+_DAY = re.compile(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}(-?\d)?)", re.ASCII)
+"""The forms of a day that `datetime.fromisoformat` reads, beside those with a time."""
 
 
 def read_span(given: Mapping[str, str]) -> tuple[datetime | None, datetime | None]:
@@ -24,11 +28,10 @@ def _moment(given: Mapping[str, str], name: str, *, to_its_end: bool = False) ->
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return found + timedelta(days=1) if to_its_end and _DAY.fullmatch(text) else found
+    except (ValueError, OverflowError):  # the second where a zone or the day's end leads out of the calendar
         raise invalid(name, "must be a day (2026-11-21) or a moment in ISO 8601") from None
-    is_day = len(text) == len("2026-11-21")
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return found + timedelta(days=1) if is_day and to_its_end else found
 
 
 def write_totals(totals: Any, *, since: datetime | None, until: datetime | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import jsonschema
@@ -177,3 +178,26 @@ def test_a_schema_without_instance_is_refused_by_name(demo: Asker, schema: dict[
     with pytest.raises(InvalidRequest) as caught:
         demo.chat("hello", response_format=wanted)
     assert caught.value.param == "response_format.json_schema.schema"
+
+
+LONG = "x" * 100_000
+GREEDY: list[dict[str, Any]] = [
+    {"type": "string", "minLength": 10**9},
+    {"type": "string", "minLength": 10**400},
+    {"type": "integer", "minimum": 10**400},
+    {"type": "array", "minItems": 1000, "items": {"type": "string", "minLength": 10**5}},
+    {"type": "array", "minItems": 1000, "items": {"const": LONG}},
+    {"type": "array", "minItems": 1000, "items": {"enum": [LONG]}},
+    {"type": "array", "minItems": 1000, "uniqueItems": True, "items": {"type": "string", "minLength": 10**5}},
+    {"type": "array", "minItems": 1000, "items": {"type": "object", "required": [LONG]}},
+    {"allOf": [{"anyOf": [{}] * 100}] * 6},
+    {"allOf": [{"enum": list(range(9_000))}, {"enum": list(range(9_000, 18_000))}]},
+]
+
+
+@pytest.mark.parametrize("schema", GREEDY, ids=range(len(GREEDY)))
+def test_a_schema_that_asks_for_a_mountain_is_refused_at_once(schema: dict[str, Any]) -> None:
+    began = time.monotonic()
+    with pytest.raises(InvalidRequest):
+        smallest_instance(schema, "schema")
+    assert time.monotonic() - began < 2
