@@ -187,3 +187,19 @@ def test_an_absurd_usage_is_an_answer_all_the_same(app, ann, upstream, path, bod
     told = ann.post(path, body).json
     usage = told.get("data", told)["usage"]
     assert 0 < usage["total_tokens"] < 1000
+
+
+@pytest.mark.parametrize(
+    "fault, code", [(faults.first_delay(30), TIMEOUT), (faults.delay(0.4) + faults.status(500), ERROR)]
+)
+def test_a_failure_after_the_first_ping_is_an_event(make_app, upstream, fault, code):
+    environment = {"REQUEST_TIMEOUT": "1.5", "STREAM_PING_AFTER": "0.2", "STREAM_PING_EVERY": "0.1"}
+    app = make_app(**environment, **provider_environment(upstream, "openai"))
+    caller = Caller.on(app, budget={"amount": 10, "period": "day"})
+    upstream.script(fault, vendor="openai")
+    response = caller.post("/llm/chat", {"message": "hi", "stream": True})
+    assert response.get_data().startswith(b": ping\n\n")
+    [(name, told)] = read_events(response.get_data())
+    assert name == "error"
+    check_error(told, response, code)
+    check_books(app, caller, conversations=0)
