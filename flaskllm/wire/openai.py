@@ -334,10 +334,11 @@ def _chunk(chunk: Chunk, include_usage: bool) -> bytes:
     if chunk.raw is None:
         body = {name: held for name, held in chunk.body.items() if name != "usage"}
         return orjson.dumps({**body, "usage": None} if include_usage else body)
-    says = b'"usage":' in chunk.raw
+    raw = chunk.raw.replace(b"\n", b" ")  # a frame that came on several lines goes out on one
+    says = b'"usage":' in raw
     if include_usage and not says:
-        return chunk.raw.rstrip()[:-1] + b',"usage":null}'
-    return NO_USAGE.sub(b"", chunk.raw) if says and not include_usage else chunk.raw
+        return raw.rstrip()[:-1] + b',"usage":null}'
+    return NO_USAGE.sub(b"", raw) if says and not include_usage else raw
 
 
 def _usage_frame(stream: Any) -> bytes:

@@ -1,0 +1,375 @@
+"""The attack corpus, played: people, requests as a case writes them, and every assertion by its name, once.
+
+``doors.json`` holds the cases about doors that are not `accounts.json`'s, `config.json`'s or `ssrf_urls.json`'s.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlencode
+from uuid import uuid4
+
+from flask import Flask
+from sqlalchemy import inspect, text
+from werkzeug.exceptions import HTTPException
+from werkzeug.test import TestResponse
+
+from flaskllm.extensions import db
+from tests.actors import frames
+from tests.doors.accounts_world import Person, expanded
+from tests.people import PASSWORD
+from tests.upstream import Upstream, faults
+
+Case = dict[str, Any]
+CASES: tuple[Case, ...] = tuple(json.loads((Path(__file__).parent / "doors.json").read_text(encoding="utf-8")))
+
+SAID_BY_B = "what only bobby knows"
+NEVER_TOLD = (b"Traceback", b"sqlite3", b"sqlalchemy", b"SELECT ", b"site-packages", b"/instance/", PASSWORD.encode())
+COUNTED = frozenset({"calls", "attempts", "budgets", "counters", "meta"})
+"""Tables that say what was spent and tried: they may change where nothing else does."""
+EMOJI = "Grüße 世界 🙂🏳️‍🌈 ok"
+MODEL_SAYS: dict[str, tuple[faults.Behaviour, str]] = {
+    "emoji split across two upstream chunks": (faults.text(EMOJI), EMOJI),
+    "UTF-8 sequence split across TCP segments": (faults.text(EMOJI) + faults.packets(1), EMOJI),
+    "CRLF inside a data line": (faults.text("one\r\ntwo") + faults.dressed(), "one\r\ntwo"),
+    'model answers {"keywords": 5}': (faults.text('{"keywords": 5}'), ""),
+    "model answers 1 MB of JSON": (faults.text(json.dumps(["x" * 1000] * 1000)), ""),
+    "model answers nested 10,000 deep": (faults.text("[" * 10_000 + "]" * 10_000), ""),
+}
+"""The corpus' words for what a provider says, and the text that has to arrive."""
+
+
+def _chat(**more: Any) -> dict[str, Any]:
+    return {"model": "demo", "messages": [{"role": "user", "content": "hi"}], **more}
+
+
+def _under(schema: dict[str, Any]) -> dict[str, Any]:
+    return _chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+
+
+GENERATED: dict[str, Callable[[Any], bytes]] = {
+    "nested_object": lambda depth: b'{"a":' * depth + b"1" + b"}" * depth,
+    "keys": lambda count: json.dumps({f"k{number}": 0 for number in range(count)} | _chat()).encode(),
+    "messages": lambda count: json.dumps({"messages": [{"role": "user", "content": "x"}] * count}).encode(),
+    "unicode_escapes": lambda count: b'{"model":"demo","messages":"' + b"\\u0061" * count + b'"}',
+    "tools": lambda count: json.dumps(
+        _chat(tools=[{"type": "function", "function": {"name": f"f{number}"}} for number in range(count)])
+    ).encode(),
+    "recursive_ref": lambda _: json.dumps(_under({"$ref": "#"})).encode(),
+    "regex": lambda _: json.dumps(_under({"type": "string", "pattern": "(a+)+$"})).encode(),
+}
+BODIES = {"gzip bomb": lambda: gzip.compress(b"\0" * 50_000_000)}
+
+
+def is_ours(app: Flask, case: Case) -> bool:
+    """Whether the case's path and method are a door's by now; spellings of a path are tried whether or not."""
+    if case["group"] == "authz.path":
+        return True
+    try:
+        path = case["path"].partition("?")[0].replace("{id}", "x")
+        app.url_map.bind("localhost").match(path, method=case["method"])
+    except HTTPException:
+        return False
+    return True
+
+
+class World:
+    """Alice who attacks, Bobby who owns, an administrator; and a conversation and a token of each."""
+
+    def __init__(self, app: Flask, upstream: Upstream) -> None:
+        self.app, self.upstream = app, upstream
+        self.people = {
+            "user_a": Person(app, "alice"),
+            "b": Person(app, "bobby"),
+            "admin": Person(app, "root", admin=True),
+        }
+        self.people["admin_with_every_scope"] = self.people["admin"]
+        self.names = {
+            "${A.id}": self._conversation("user_a", "hello"),
+            "${B.id}": self._conversation("b", SAID_BY_B),
+            "${ADMIN.id}": self.people["admin"].user.id,
+        }
+        self.names["${A.id.upper()}"] = self.names["${A.id}"].upper()
+        self.token_of_b = self.people["b"].token()[0]
+        upstream.reset()
+
+    def _conversation(self, who: str, message: str) -> str:
+        return str(self.people[who].call("POST", "/llm/chat", {"message": message}).json["data"]["conversation_id"])
+
+    def filled(self, value: Any) -> Any:
+        """The case's value with its fixtures in it."""
+        if isinstance(value, str):
+            for name, held in self.names.items():
+                value = value.replace(name, held)
+            return value
+        if isinstance(value, dict):
+            return {name: self.filled(inner) for name, inner in value.items()}
+        return [self.filled(inner) for inner in value] if isinstance(value, list) else value
+
+    def rows(self) -> dict[str, list[str]]:
+        """All that the database holds, but for what is counted."""
+        with self.app.app_context():
+            tables = sorted(set(inspect(db.engine).get_table_names()) - COUNTED)
+            with db.engine.connect() as connection:
+                return {
+                    table: sorted(map(repr, connection.execute(text(f'SELECT * FROM "{table}"')))) for table in tables
+                }
+
+
+@dataclass
+class Played:
+    """A case after it was played: what was sent, what came back, what it took."""
+
+    world: World
+    case: Case
+    response: TestResponse
+    seconds: float
+    grown: int
+    before: dict[str, list[str]] = field(repr=False)
+
+    @property
+    def body(self) -> bytes:
+        return self.response.get_data()
+
+    @property
+    def sent(self) -> Any:
+        return self.world.filled(expanded(self.case["input"].get("json", {})))
+
+
+def play(world: World, case: Case) -> Played:
+    """Send what the case says, as the person it says."""
+    said = world.filled(expanded(case["input"]))
+    before = world.rows()
+    if "upstream" in said:
+        world.upstream.script(MODEL_SAYS[said["upstream"]][0])
+    memory, began = _resident(), time.monotonic()
+    response = _send(world, case, said, _own_id(world, case, said))
+    response.get_data()
+    return Played(world, case, response, time.monotonic() - began, _resident() - memory, before)
+
+
+def _own_id(world: World, case: Case, said: dict[str, Any]) -> str:
+    """What stands for ``{id}``; somebody else's object is one of the kind that the path names."""
+    if said.get("id") != "${B.id_of_same_kind}":
+        return str(said.get("id", ""))
+    return world.token_of_b if case["path"].startswith("/api/tokens") else world.names["${B.id}"]
+
+
+def _send(world: World, case: Case, said: dict[str, Any], place: str) -> TestResponse:
+    path, _, query = case["path"].replace("{id}", place).partition("?")
+    asked = said.get("query", query)
+    who = world.people.get(case["as"])
+    body, headers = _body(case, said), dict(who.headers if who else {})
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    headers |= said.get("headers", {})
+    return world.app.test_client().open(
+        "/",
+        method=case["method"],
+        data=body,
+        headers=headers,
+        environ_overrides={  # as a server writes them: no client may tidy up what the case spells
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": urlencode(asked) if isinstance(asked, dict) else asked,
+        },
+    )
+
+
+def _body(case: Case, said: dict[str, Any]) -> bytes | None:
+    if "body" in said:
+        return BODIES[said["body"]]()
+    if "gen" in said:
+        ((name, argument),) = said["gen"].items()
+        return GENERATED[name](argument)
+    if "raw_hex" in said:
+        return bytes.fromhex(said["raw_hex"])
+    if "raw" in said:
+        return said["raw"].encode("utf-8", "surrogatepass")
+    if said.get("stream"):
+        return json.dumps({"messages": [{"role": "user", "content": "hi"}], "stream": True}).encode()
+    if case["method"] == "PATCH" and "json" not in said:
+        return b'{"title": "mine now"}'
+    return json.dumps(said["json"]).encode() if "json" in said else None
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# -- assertions, by the corpus' names ----------------------------------------------------------------------------------
+
+
+def error_envelope(played: Played, _: str) -> None:
+    """The family's dialect, an id, never a page; some cases may also go well."""
+    response, path = played.response, played.case["path"]
+    if response.status_code < 400:
+        return
+    assert response.mimetype == "application/json"
+    error = response.json["error"]
+    assert response.headers["X-FlaskLLM-Error"] == error["code"]
+    if path.startswith(("/v1/", "/openai/")):
+        assert set(error) == {"message", "type", "param", "code"}
+    else:
+        assert response.json["status"] == "error"
+        assert error["request_id"] == response.headers["X-Request-Id"]
+
+
+def body_no_secret(played: Played, _: str) -> None:
+    people = {person.access for person in played.world.people.values()}
+    told = played.body + str(played.response.headers).encode()
+    assert not [word for word in (*NEVER_TOLD, *map(str.encode, people)) if word in told]
+
+
+def worker_alive(played: Played, _: str) -> None:
+    assert played.world.app.test_client().get("/health/live").status_code == 200
+
+
+def upstream_not_called(played: Played, _: str) -> None:
+    assert not played.world.upstream.requests
+
+
+def db_unchanged(played: Played, _: str) -> None:
+    assert played.world.rows() == played.before
+
+
+def details_names(played: Played, name: str) -> None:
+    assert name in [detail["field"] for detail in played.response.json["error"]["details"]]
+
+
+def time_lt(played: Played, bound: str) -> None:
+    assert played.seconds < float(bound.rstrip("s")) * SLOWNESS
+
+
+def memory_lt(played: Played, bound: str) -> None:
+    assert played.grown < int(bound.removesuffix("MB")) * 2**20
+
+
+def only_own_objects(played: Played, _: str) -> None:
+    assert SAID_BY_B.encode() not in played.body
+    assert b"bobby" not in played.body
+
+
+def same_as_missing(played: Played, _: str) -> None:
+    missing = _send(played.world, played.case, played.world.filled(expanded(played.case["input"])), str(uuid4()))
+    assert missing.status_code == played.response.status_code
+    assert _without_id(missing.get_data()) == _without_id(played.body)
+
+
+def _without_id(body: bytes) -> bytes:
+    return re.sub(rb'"request_id":"[^"]*"', b"", body)
+
+
+def object_of_b_unchanged(played: Played, _: str) -> None:
+    db_unchanged(played, "")
+    told = played.world.people["b"].call("GET", f"/llm/conversations/{played.world.names['${B.id}']}")
+    assert told.json["data"]["messages"][0]["content"] == SAID_BY_B
+
+
+def principal_is(played: Played, who: str) -> None:
+    assert played.response.json["data"]["username"] == {"a": "alice"}[who]
+
+
+def role_is(played: Played, role: str) -> None:
+    assert played.response.json["data"]["role"] == role
+
+
+def links_not_from_header(played: Played, _: str) -> None:
+    told = played.body.decode() + str(played.response.headers)
+    assert not [value for value in played.case["input"]["headers"].values() if value in told and value.startswith("/")]
+
+
+def not_200(played: Played, _: str) -> None:
+    assert played.response.status_code != 200
+
+
+def field_unchanged_if_200(played: Played, name: str) -> None:
+    if played.response.status_code == 200:
+        assert name.partition(":")[2] not in played.sent
+    assert played.world.rows() == played.before
+
+
+def history_equals_sent(played: Played, _: str) -> None:
+    if played.response.status_code == 200:
+        name = played.response.json["data"]["conversation_id"]
+        told = played.world.people["user_a"].call("GET", f"/llm/get-conversation-history?conversation_id={name}")
+        assert told.json["data"]["messages"][0]["content"] == played.sent["message"]
+
+
+def one_line_each(played: Played, _: str) -> None:
+    """Whatever was sent, each line of the log is one record."""
+    lines = (Path(played.world.app.instance_path).parent / "logs" / "app.log").read_text(encoding="utf-8").split("\n")
+    records = [json.loads(line) for line in lines if line]
+    assert played.response.headers["X-Request-Id"] in [record.get("request_id") for record in records]
+
+
+def sse_valid(played: Played, _: str) -> None:
+    if played.response.mimetype == "text/event-stream":
+        assert frames(played.body)[-1] == "[DONE]"
+
+
+def text_is_the_models(played: Played, _: str) -> None:
+    chunks = [frame for frame in frames(played.body) if frame != "[DONE]"]
+    pieces = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(pieces) == MODEL_SAYS[played.case["input"]["upstream"]][1]
+
+
+def rendered_literally(played: Played, _: str) -> None:
+    """The demo model says again what it was asked: the gadget is still what it was."""
+    assert played.sent["variables"]["text"] in played.response.json["summary"]
+
+
+def valid_json(played: Played, _: str) -> None:
+    assert isinstance(json.loads(played.body), dict)
+
+
+SLOWNESS = 3
+"""How much slower than the corpus' machine a shared one may be."""
+ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
+    "error.envelope": error_envelope,
+    "error.envelope_if_error": error_envelope,
+    "body.no_secret": body_no_secret,
+    "worker.alive": worker_alive,
+    "upstream.not_called": upstream_not_called,
+    "db.unchanged": db_unchanged,
+    "details.names": details_names,
+    "time.lt": time_lt,
+    "mem.rss_delta_lt": memory_lt,
+    "only_own_objects": only_own_objects,
+    "body.same_as": same_as_missing,
+    "b.object.unchanged": object_of_b_unchanged,
+    "principal": principal_is,
+    "principal.role": role_is,
+    "links.not_from_header": links_not_from_header,
+    "not_200": not_200,
+    "if_200": field_unchanged_if_200,
+    "round_trip": history_equals_sent,
+    "log.one_line": one_line_each,
+    "sse.valid": sse_valid,
+    "text.equals": text_is_the_models,
+    "rendered_literally": rendered_literally,
+    "body.valid_json": valid_json,
+}
+
+
+def verify(played: Played, *, later: frozenset[str]) -> None:
+    """Status, code and every assertion; ``later`` names those whose subject is not there yet."""
+    expect, response = played.case["expect"], played.response
+    assert response.status_code in expect["status"], played.body[:500]
+    if "code" in expect:
+        assert response.headers["X-FlaskLLM-Error"] == expect["code"]
+    for name, argument in assertions_of(played.case):
+        if name not in later:
+            ASSERTIONS[name](played, argument)
+
+
+def assertions_of(case: Case) -> Iterator[tuple[str, str]]:
+    for written in case["expect"]["assert"]:
+        name, _, argument = written.partition(":")
+        yield name, argument
