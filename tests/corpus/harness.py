@@ -21,6 +21,7 @@ from sqlalchemy import inspect, text
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
+from flaskllm.blueprints._hooks import WELL_FORMED_ID
 from flaskllm.extensions import db
 from tests.actors import frames
 from tests.doors.accounts_world import Person, expanded
@@ -178,8 +179,13 @@ def _send(world: World, case: Case, said: dict[str, Any], place: str) -> TestRes
         environ_overrides={  # as a server writes them: no client may tidy up what the case spells
             "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
             "QUERY_STRING": urlencode(asked) if isinstance(asked, dict) else asked,
+            **{f"HTTP_{_key(name)}": value for name, value in said.get("headers_environ", {}).items()},
         },
     )
+
+
+def _key(name: str) -> str:
+    return name.upper().replace("-", "_")
 
 
 def _body(case: Case, said: dict[str, Any]) -> bytes | None:
@@ -329,6 +335,17 @@ def valid_json(played: Played, _: str) -> None:
     assert isinstance(json.loads(played.body), dict)
 
 
+def response_id_is_valid(played: Played, _: str) -> None:
+    """The caller's id where it is well formed, else a new one."""
+    given, found = played.case["input"]["headers_environ"]["X-Request-Id"], played.response.headers["X-Request-Id"]
+    assert WELL_FORMED_ID.fullmatch(found)
+    assert (found == given) is (WELL_FORMED_ID.fullmatch(given) is not None)
+
+
+def header_is_not_split(played: Played, _: str) -> None:
+    assert "Set-Cookie" not in played.response.headers
+
+
 SLOWNESS = 3
 """How much slower than the corpus' machine a shared one may be."""
 ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
@@ -355,6 +372,8 @@ ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
     "text.equals": text_is_the_models,
     "rendered_literally": rendered_literally,
     "body.valid_json": valid_json,
+    "response_id.valid": response_id_is_valid,
+    "header.not_split": header_is_not_split,
 }
 
 
