@@ -176,12 +176,15 @@ class ProviderFailure(DomainError):
     ``try_again``: the same candidate may answer a second time.
     ``may_be_billed``: the provider may have generated something, so the
     attempt is settled at its bound and flagged, not released.
+    ``received``: the length of an answer that came whole and cannot be used; the
+    attempt is settled by it instead.
     """
 
     status, code = 502, "provider_error"
     try_elsewhere: ClassVar[bool] = True
     try_again: ClassVar[bool] = False
     may_be_billed: bool = False
+    received: int | None = None
 
     def __init__(self, message: str, *, may_be_billed: bool | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after=retry_after)

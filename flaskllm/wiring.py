@@ -38,6 +38,8 @@ from flaskllm.services.usage import UsageService
 
 KEPT_FOR_OTHERS = 16
 """Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
+DRAINS_END_S = 3.0
+"""For what is still read on when a process ends: it is cut and settled by estimate, which takes a moment."""
 REDIS_SECONDS = 0.25
 """What a request pays at the most for a Redis that hangs (``docs/promises.md`` R2)."""
 
@@ -62,13 +64,14 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
     """A pool that gives up rather than waits, and statements that end (``docs/promises.md`` R3, R4)."""
     if settings.database_url.startswith("sqlite"):
         return {"connect_args": {"timeout": STATEMENT_MS / 1000}}
+    # A server that is cut off answers no more: its connection is given up, not waited for (libpq, in milliseconds).
     options = f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS} -c timezone=UTC"
     return {
         "pool_size": 10,
         "max_overflow": 10,
         "pool_timeout": STATEMENT_MS / 1000,
         "pool_pre_ping": True,
-        "connect_args": {"connect_timeout": 2, "options": options},
+        "connect_args": {"connect_timeout": 2, "options": options, "tcp_user_timeout": STATEMENT_MS * 2},
     }
 
 
@@ -112,6 +115,7 @@ class _Wiring:
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.usage = UsageService(self.database)
+        self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
 
     def _counters(self) -> Counters:
@@ -139,8 +143,7 @@ class _Wiring:
         conversations = self._conversations()
         accounts = self._accounts()
         housekeeper = Housekeeper(self._chores(conversations, accounts), threads=self.threads)
-        self.shutdown.at_the_end(housekeeper.stop)
-        self.shutdown.at_the_end(self.committer.stop)
+        self._put_away_at_the_end(housekeeper)
         return Services(
             accounts=accounts,
             tokens=self._tokens(),
@@ -158,6 +161,13 @@ class _Wiring:
             shutdown=self.shutdown,
         )
 
+    def _put_away_at_the_end(self, housekeeper: Housekeeper) -> None:
+        """In this order: what still settles, what waits to be settled, and then who writes it."""
+        self.shutdown.at_the_end(housekeeper.stop)
+        self.shutdown.at_the_end(lambda: self.drains.wait(DRAINS_END_S))
+        self.shutdown.at_the_end(self.ledger.retry_late)
+        self.shutdown.at_the_end(self.committer.stop)
+
     def _orchestrator(self, router: ModelRouter, factory: ProviderFactory) -> ChatOrchestrator:
         settings = self.settings
         times = StreamTimes(
@@ -165,7 +175,6 @@ class _Wiring:
             ping_every=settings.stream_ping_every,
             idle=settings.stream_idle_timeout,
             most=settings.stream_max_seconds,
-            drain=settings.drain_seconds,
         )
         return ChatOrchestrator(
             router=router,
@@ -176,7 +185,7 @@ class _Wiring:
             images=ImageInliner(PublicSession(private_hosts=settings.external_private_hosts)),
             shutdown=self.shutdown,
             times=times,
-            drains=Drains(threads=self.threads, seconds=times.drain),
+            drains=self.drains,
             most_streams=max(1, settings.web_threads - KEPT_FOR_OTHERS) if self.threads else None,
             refuse_unpriced=settings.unpriced_models == "refuse",
         )

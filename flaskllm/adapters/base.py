@@ -23,7 +23,7 @@ from flaskllm.adapters.errors import failure_for, failure_in_body
 from flaskllm.adapters.http import Exchange, Response, Transport
 from flaskllm.adapters.sse import Event, SseParser
 from flaskllm.domain.catalogue import Candidate, Provider
-from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
+from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, output_chars
 from flaskllm.errors import ProviderError, ProviderFailure, invalid
 
 
@@ -57,6 +57,8 @@ class Rule:
 PassAll = None
 """For `PARAMS`: every parameter goes on under its own name."""
 
+NONSENSE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+"""What an answer of another shape than its wire's comes to when it is read."""
 GATEWAY_ONLY = frozenset({"drop_params"})
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -194,10 +196,22 @@ class ProviderAdapter(ABC):
             raise ProviderError("The provider answered with a web page instead of JSON.", may_be_billed=False)
 
     def _whole(self, raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
-        body, raw = parse_object(raw)
-        if failure := failure_in_body(body, self._secrets(candidate)):
-            raise failure
-        return self.decode(body, raw, request, candidate)
+        """An answer in one piece. One that cannot be used is a failure that says how much of it came."""
+        length = len(raw)
+        try:
+            body, raw = parse_object(raw)
+            if failure := failure_in_body(body, self._secrets(candidate)):
+                raise failure
+            result = self.decode(body, raw, request, candidate)
+            output_chars(result.body)
+        except ProviderFailure as failure:
+            failure.received = length
+            raise
+        except NONSENSE:
+            nonsense = ProviderError("The provider's answer has the wrong shape.", may_be_billed=True)
+            nonsense.received = length
+            raise nonsense from None
+        return result
 
     def _begin(
         self, request: ChatRequest, candidate: Candidate, mapped: Mapped, deadline: float, *, stream: bool
@@ -290,7 +304,7 @@ class SseSource:
         self._whole = whole
         self._parser = SseParser()
         self._failure: ProviderFailure | None = None
-        self._body_is_over = self._closed = False
+        self._body_is_over = self._over = self._closed = False
         self.dropped: Sequence[str] = list(dropped)
         self.upstream_id: str | None = None
 
@@ -298,12 +312,12 @@ class SseSource:
         return self._exchange.fileno()
 
     def ready(self) -> bool:
-        if self._closed or self._body_is_over or self._failure is not None:
+        if self._closed or self._over or self._body_is_over or self._failure is not None:
             return True
-        return self._response is not None and self._response.has_buffered()
+        return (self._response or self._exchange).has_buffered()
 
     def read(self, deadline: float) -> list[Chunk] | None:
-        if self._closed:
+        if self._closed or self._over:
             return None
         try:
             return self._read(deadline)
@@ -317,7 +331,7 @@ class SseSource:
         if self._response is None:
             return self._take_headers(deadline)
         if self._body_is_over:
-            self._closed = True
+            self._over = True
             return self._decoder.at_end()
         self._response.set_deadline(deadline)
         piece = self._response.next_piece()
@@ -333,7 +347,7 @@ class SseSource:
     def _take_whole(self, raw: bytes) -> list[Chunk]:
         """An answer in one piece, since some servers cannot stream; or frames that were given a wrong name."""
         if raw.lstrip()[:1] in (b"{", b"["):
-            self._closed = True
+            self._over = True
             return list(frames_of(self._whole(raw)))
         return self._decode(self._parser.feed(raw)) + self._at_end()
 
@@ -342,32 +356,33 @@ class SseSource:
         chunks: list[Chunk] = []
         for event in events:
             try:
-                chunks += [] if self._closed else self._decoder.decode(event)
+                chunks += [] if self._over else self._decoder.decode(event)
             except ProviderFailure as failure:
                 self._failure = failure
                 break
-            if self._decoder.ended and not self._closed:
-                self._end_connection()
-                self._closed = True
+            except NONSENSE:
+                self._failure = ProviderError("The provider sent a frame of the wrong shape.", may_be_billed=True)
+                break
+            self._over = self._over or self._decoder.ended
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
 
     def _at_end(self) -> list[Chunk]:
-        if self._closed or self._failure is not None:
+        if self._over or self._failure is not None:
             return []
         chunks = self._decode(self._parser.flush())
-        self._end_connection()
         self._body_is_over = True
         return chunks
 
-    def _end_connection(self) -> None:
-        if self._response is not None:
-            self._response.finish()
-
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        """After the vendor's end mark the end of the body is waited for a moment: all text has been handed on."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._response is not None and (self._over or self._body_is_over) and self._failure is None:
+            self._response.finish()
+        else:
             (self._response or self._exchange).close()
 
 

@@ -10,19 +10,30 @@ second would never be timed out: here every ``recv`` gets what is left until the
 from __future__ import annotations
 
 import io
+import os
+import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
 from http.client import HTTPResponse as PlainResponse
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util import make_headers, parse_url
 
 from flaskllm.errors import ProviderError, ProviderFailure, ProviderTimeout, ProviderUnreachable
 
@@ -65,12 +76,12 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _DeadlineResponse(PlainResponse):
-    """http.client's response, reading through a `_DeadlineReader`."""
+    """http.client's response, reading what a `_DeadlineReader` brings."""
 
-    def __init__(self, sock: Any, *args: Any, reader: _DeadlineReader, **kwargs: Any) -> None:
+    def __init__(self, sock: Any, *args: Any, buffer: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(reader, PIECE)
+        self.fp = buffer
 
 
 class Response:
@@ -143,6 +154,8 @@ class Response:
 
     def finish(self) -> None:
         """After the last frame: give the connection back if the body's end has come too, else close it."""
+        if self._give_back is None:
+            return
         self.set_deadline(time.monotonic() + 0.05)
         try:
             while self.next_piece() is not None:
@@ -161,7 +174,7 @@ class Response:
         self._drop()
 
 
-def _is_ready(buffer: io.BufferedReader, reader: _DeadlineReader) -> bool:
+def _is_ready(buffer: Any, reader: _DeadlineReader) -> bool:
     reader.only_what_is_there = True
     try:
         return bool(buffer.peek(1)) or reader.ended
@@ -178,18 +191,24 @@ class Exchange:
         self._connection = connection
         self._give_back = give_back
         self._sock = connection.sock
+        self._reader = _DeadlineReader(self._sock)
+        self._buffer = io.BufferedReader(self._reader, PIECE)
 
     def fileno(self) -> int:
         return int(self._sock.fileno())
+
+    def has_buffered(self) -> bool:
+        """Whether something of the answer is there: over TLS a readable socket may hold a session ticket alone."""
+        return _is_ready(self._buffer, self._reader)
 
     def response(self, deadline: float) -> Response:
         """The answer's status and headers, waited for until ``deadline`` (monotonic seconds).
 
         Raises `ProviderError` or `ProviderTimeout`.
         """
-        reader = _DeadlineReader(self._sock)
+        reader = self._reader
         reader.deadline = deadline
-        self._connection.response_class = partial(_DeadlineResponse, reader=reader)
+        self._connection.response_class = partial(_DeadlineResponse, buffer=self._buffer)
         try:
             with foreign_errors(sent=False):
                 raw = self._connection.getresponse()
@@ -201,18 +220,20 @@ class Exchange:
         return Response(raw, reader, give_back=partial(self._give_back, self._connection) if keep else drop, drop=drop)
 
     def close(self) -> None:
+        self._buffer.close()
         self._connection.close()
 
 
 class foreign_errors:  # noqa: N801  (reads as a word where it is used)
-    """Turns urllib3's, http.client's and the socket's exceptions into ours; ``sent``: an answer had begun.
+    """Turns urllib3's, http.client's and the socket's exceptions into ours.
 
-    The order matters: urllib3's `NewConnectionError` (refused, unknown name) is a subclass of `ConnectTimeoutError` in
-    some versions.
+    ``sent``: an answer had begun. ``connecting``: the question has not gone out. The order matters: urllib3's
+    `NewConnectionError` (refused, unknown name) is a subclass of `ConnectTimeoutError` in some versions.
     """
 
-    def __init__(self, *, sent: bool) -> None:
+    def __init__(self, *, sent: bool, connecting: bool = False) -> None:
         self._sent = sent
+        self._connecting = connecting
 
     def __enter__(self) -> None:
         return None
@@ -226,13 +247,68 @@ class foreign_errors:  # noqa: N801  (reads as a word where it is used)
             return ProviderUnreachable("The provider cannot be reached.")
         if isinstance(error, ConnectTimeoutError):
             return ProviderTimeout("The provider did not accept a connection in time.", may_be_billed=False)
+        if self._connecting:
+            return self._while_connecting(error)
         if isinstance(error, ReadTimeoutError | TimeoutError) or isinstance(error.__context__, TimeoutError):
             return ProviderTimeout("The provider did not answer in time.")
-        if isinstance(error, SSLError | ssl.SSLError):
-            return ProviderUnreachable("The provider's certificate or TLS handshake is bad.")
         if not self._sent:
             return ProviderError("The provider closed the connection without an answer.", may_be_billed=False)
         return ProviderError("The provider's answer broke off or was malformed.", may_be_billed=True)
+
+    @staticmethod
+    def _while_connecting(error: BaseException) -> ProviderFailure:
+        if isinstance(error, TimeoutError):
+            return ProviderTimeout("The provider's TLS handshake stalls.", may_be_billed=False)
+        if isinstance(error, SSLError | ssl.SSLError):
+            return ProviderUnreachable("The provider's certificate or TLS handshake is bad.")
+        return ProviderUnreachable("The provider, or the proxy before it, refuses the connection.")
+
+
+class _ByDeadline:
+    """Connects until a moment: all addresses of a name and the handshake together (urllib3's time-out is for each)."""
+
+    connect_by = 0.0
+    host: str
+    port: int
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            found = socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+        sock = self._first_that_accepts(found)
+        sock.settimeout(max(0.001, self.connect_by - time.monotonic()))
+        return sock
+
+    def _first_that_accepts(self, found: Sequence[Any]) -> socket.socket:
+        """Each address gets its share of what is left, so that a dead one leaves time for the next."""
+        last: OSError = OSError("no address")
+        for place, (family, kind, protocol, _, address) in enumerate(found):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(max(0.001, (self.connect_by - time.monotonic()) / (len(found) - place)))
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                last = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        if isinstance(last, TimeoutError):
+            raise ConnectTimeoutError(self, "timed out") from last
+        raise NewConnectionError(self, str(last)) from last  # type: ignore[arg-type]
+
+
+class _Plain(_ByDeadline, HTTPConnection):
+    known: Mapping[str, str] = MappingProxyType({})
+    """What a proxy in between wants to see."""
+
+
+class _Secure(_ByDeadline, HTTPSConnection):
+    """What its proxy wants to see goes with the request for a tunnel alone."""
 
 
 class Transport:
@@ -258,6 +334,7 @@ class Transport:
         self._proxy_for = proxy_for
         self._idle: dict[tuple[str, str, int], deque[tuple[Any, float]]] = {}
         self._lock = threading.Lock()
+        self._owner = os.getpid()
 
     def begin(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, deadline: float
@@ -273,9 +350,15 @@ class Transport:
         place = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         connection = self._take(place)
+        if connection.proxy is not None and parts.scheme == "http":
+            target, headers = f"{parts.scheme}://{parts.netloc}{target}", {**headers, **connection.known}
         try:
+            self._connect(connection, deadline)
             with foreign_errors(sent=False):
-                self._send(connection, method, target, headers, body, left)
+                connection.timeout = max(0.001, deadline - time.monotonic())
+                connection.request(
+                    method, target, body=body, headers=headers, preload_content=False, decode_content=False
+                )
         except BaseException:
             connection.close()
             raise
@@ -287,22 +370,19 @@ class Transport:
         """`begin`, then wait for the answer's headers."""
         return self.begin(method, url, headers=headers, body=body, deadline=deadline).response(deadline)
 
-    def _send(
-        self, connection: Any, method: str, target: str, headers: Mapping[str, str], body: bytes | None, left: float
-    ) -> None:
+    @staticmethod
+    def _connect(connection: Any, deadline: float) -> None:
         if connection.sock is None:
-            connection.timeout = min(CONNECT_SECONDS, left)
-            try:
+            connection.connect_by = min(time.monotonic() + CONNECT_SECONDS, deadline)
+            with foreign_errors(sent=False, connecting=True):
                 connection.connect()
-            except TimeoutError:
-                raise ProviderTimeout("The provider's TLS handshake stalls.", may_be_billed=False) from None
-        connection.timeout = left
-        connection.request(method, target, body=body, headers=headers, preload_content=False, decode_content=False)
 
     def _take(self, place: tuple[str, str, int]) -> Any:
         """A kept connection that is still open, or a new one that is not yet connected."""
         while True:
             with self._lock:
+                if self._owner != os.getpid():  # over a fork they are the parent's
+                    self._owner, self._idle = os.getpid(), {}
                 idle = self._idle.get(place)
                 connection, since = idle.pop() if idle else (None, 0.0)
             if connection is None:
@@ -314,27 +394,42 @@ class Transport:
     def _new(self, place: tuple[str, str, int]) -> Any:
         scheme, host, port = place
         proxy = self._proxy_for(scheme, host) if self._proxy_for else None
-        at = urlsplit(proxy) if proxy else None
-        where = (at.hostname or "", at.port or 3128) if at else (host, port)
+        if not proxy:
+            return _Secure(host, port, ssl_context=self._context) if scheme == "https" else _Plain(host, port)
+        at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        where, known = (at.hostname or "", at.port or 3128), _proxy_headers(at.username, at.password)
         if scheme != "https":
-            return HTTPConnection(*where)
-        connection = HTTPSConnection(*where, ssl_context=self._context)
-        if at:
-            connection.set_tunnel(host, port)
-        return connection
+            plain = _Plain(*where, proxy=parse_url(proxy))
+            plain.known = known
+            return plain
+        secure = _Secure(*where, ssl_context=self._context)
+        secure.set_tunnel(host, port, headers=known)
+        return secure
 
     def _keep(self, place: tuple[str, str, int], connection: Any) -> None:
+        now, old = time.monotonic(), []
         with self._lock:
             idle = self._idle.setdefault(place, deque())
+            while idle and now - idle[0][1] >= IDLE_SECONDS:
+                old.append(idle.popleft()[0])
             if len(idle) < self._size and connection.sock is not None:
-                idle.append((connection, time.monotonic()))
-                return
-        connection.close()
+                idle.append((connection, now))
+            else:
+                old.append(connection)
+        for each in old:
+            each.close()
 
     def close(self) -> None:
-        """Drop every kept connection."""
+        """Drop every kept connection, and keep none that comes back later."""
         with self._lock:
+            self._size = 0
             kept = [connection for idle in self._idle.values() for connection, _ in idle]
             self._idle.clear()
         for connection in kept:
             connection.close()
+
+
+def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:
+    if not user:
+        return {}
+    return dict(make_headers(proxy_basic_auth=f"{unquote(user)}:{unquote(password or '')}"))

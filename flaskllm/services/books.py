@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.estimate import tokens_of_chars
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, ProviderFailure
 from flaskllm.services.attempts import Attempts
@@ -30,9 +33,13 @@ class CallBooks:
         self._prompt_tokens = prompt_tokens
         self._seconds = seconds
         self._spent = 0
+        self._refused = False
 
     def reserve(self, candidate: Candidate, number: int) -> Attempt:
-        """Commit the attempt's row. A refusal (budget, calls in flight, database) is told and raised."""
+        """Commit the attempt's row. A refusal (budget, calls in flight, database) is told and raised.
+
+        It ends the call. Where attempts went out before it, the call has a row.
+        """
         own = candidate.model.timeout_s or candidate.provider.timeout_s or 0.0
         try:
             return self._ledger.reserve(
@@ -44,13 +51,21 @@ class CallBooks:
                 seconds=max(self._call.remaining(), own) + self._seconds,
             )
         except DomainError as error:
-            self.tell_refusal(error, candidate=candidate, attempts=number - 1)
+            self._refused = True
+            row = self._refusal(error, candidate=candidate, attempts=number - 1)
+            if number > 1:
+                self._ledger.record(row)
+            self._usage.tell(row)
             raise
 
-    def tell_refusal(self, error: DomainError, *, candidate: Candidate | None = None, attempts: int = 0) -> None:
+    def tell_refusal(self, error: DomainError) -> None:
         """A call that never went out has a log line and no row: a flood of refusals must not fill the database."""
-        outcome = Outcome(candidate, Usage(), None, attempts, error.status, error.code)
-        self._usage.tell(self._usage.row(self._request, self._call, outcome))
+        self._usage.tell(self._refusal(error))
+
+    def _refusal(self, error: DomainError, *, candidate: Candidate | None = None, attempts: int = 0) -> dict[str, Any]:
+        cost = self._spent if attempts else None
+        outcome = Outcome(candidate, Usage(), cost, attempts, error.status, error.code)
+        return self._usage.row(self._request, self._call, outcome)
 
     def pass_on(self, attempt: Attempt, failure: ProviderFailure, seen: Usage | None = None) -> None:
         """This attempt failed and another follows."""
@@ -71,6 +86,8 @@ class CallBooks:
 
         ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
         """
+        if self._refused:
+            return self._spent
         if attempt is None:
             return self._close_without_attempt(attempts, error, status)
         state, taken = _verdict(attempt, error, usage, sent=sent)
@@ -95,13 +112,18 @@ class CallBooks:
 
 
 def _verdict(attempt: Attempt, error: DomainError | None, usage: Usage | None, *, sent: bool) -> tuple[str, Usage]:
-    """Released where nothing can have been generated; else what came, or the bound where nobody knows."""
+    """Released where nothing can have been generated; else what came, or the bound where nobody knows.
+
+    An answer that came and cannot be used is estimated by its length: nothing may have been generated if it is empty.
+    """
     if usage is not None:
         return SETTLED, usage
     if isinstance(error, ProviderFailure):
-        if not error.may_be_billed:
+        if not error.may_be_billed or error.received == 0:
             return RELEASED, Usage()
-        return SETTLED, Usage(input=attempt.prompt_tokens, output=attempt.output_cap, estimated=True)
+        known = error.received is not None
+        output = min(tokens_of_chars(error.received or 0), attempt.output_cap) if known else attempt.output_cap
+        return SETTLED, Usage(input=attempt.prompt_tokens, output=output, estimated=True)
     if not sent:
         return RELEASED, Usage()
     return SETTLED, Usage(input=attempt.prompt_tokens, estimated=True)

@@ -62,7 +62,7 @@ class ChatOrchestrator:
         while (candidate := attempts.next()) is not None:
             attempt = books.reserve(candidate, attempts.number)
             try:
-                result = self._ask(request, candidate, call, attempts.deadline(candidate))
+                result, usage = self._ask(request, attempt, call, attempts.deadline(candidate))
             except ProviderFailure as failure:
                 attempts.failed(failure)
                 if attempts.is_over:
@@ -71,25 +71,28 @@ class ChatOrchestrator:
                     raise verdict from failure
                 books.pass_on(attempt, failure)
             except BaseException as error:
+                is_refusal = isinstance(error, DomainError)  # ours, before it was sent; anything else may be billed
                 told = error if isinstance(error, DomainError) else InternalError("The call broke off.")
-                books.close(attempt, attempts, usage=None, error=told, sent=False, status=told.status)
+                books.close(attempt, attempts, usage=None, error=told, sent=not is_refusal, status=told.status)
                 raise
             else:
-                return self._answer(result, books, attempt, attempts, rates)
-        raise attempts.verdict()
+                cost = books.close(attempt, attempts, usage=usage)
+                return Answer(result, candidate, usage, cost, attempts.number, tuple(result.dropped), rates)
+        verdict = attempts.verdict()
+        books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
+        raise verdict
 
-    def _ask(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatResult:
+    def _ask(
+        self, request: ChatRequest, attempt: Attempt, call: CallContext, deadline: float
+    ) -> tuple[ChatResult, Usage]:
+        """The answer, and its usage as told or estimated."""
+        candidate = attempt.candidate
         asked = self._prepare(request, candidate, call, deadline)
-        return self._factory.adapter_for(candidate).chat(asked, candidate, deadline)
-
-    def _answer(
-        self, result: ChatResult, books: CallBooks, attempt: Attempt, attempts: Attempts, rates: Rates
-    ) -> Answer:
-        usage = result.usage or Usage(
-            input=attempt.prompt_tokens, output=tokens_of_chars(output_chars(result.body)), estimated=True
-        )
-        cost = books.close(attempt, attempts, usage=usage)
-        return Answer(result, attempt.candidate, usage, cost, attempts.number, tuple(result.dropped), rates)
+        result = self._factory.adapter_for(candidate).chat(asked, candidate, deadline)
+        if result.usage is not None:
+            return result, result.usage
+        output = tokens_of_chars(output_chars(result.body))
+        return result, Usage(input=attempt.prompt_tokens, output=output, estimated=True)
 
     def stream(self, request: ChatRequest, call: CallContext) -> ChatStream:
         """Answer frame by frame; comes back with the first frame in hand, or when headers must go out.

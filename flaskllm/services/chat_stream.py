@@ -23,7 +23,14 @@ from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, Chunk, chunk_chars
 from flaskllm.domain.estimate import tokens_of_chars
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import DomainError, InternalError, ProviderFailure, ProviderTimeout, Unavailable
+from flaskllm.errors import (
+    DomainError,
+    InternalError,
+    ProviderError,
+    ProviderFailure,
+    ProviderTimeout,
+    Unavailable,
+)
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import Attempt
@@ -34,6 +41,10 @@ log = logging.getLogger(__name__)
 SECOND_PING_S = 0.2
 """After the caller's end of file: a second write fails if it is really gone; a half-close lets both through."""
 CLIENT_CLOSED = 499
+NONSENSE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+"""What a frame of another shape than its wire's comes to when it is read."""
+MOST_JOINED, FRAME_BYTES = 16_384, 256
+"""Bytes of frames joined into one write; a frame that has no bytes of its own yet counts as so many."""
 DRAINS = 64
 """Abandoned streams read to their end at once in one process; beyond it upstream is cut and the rest estimated."""
 INLINE_DRAIN_S = 3.0
@@ -41,13 +52,12 @@ INLINE_DRAIN_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class StreamTimes:
-    """Seconds: until headers must go out, between pings, between frames, in all, and for reading on after a hang-up."""
+    """Seconds: until headers must go out, between pings, between frames, and in all after the first frame."""
 
     ping_after: float = 10.0
     ping_every: float = 5.0
     idle: float = 60.0
     most: float = 300.0
-    drain: float = 30.0
 
 
 class ChatStream:
@@ -83,11 +93,12 @@ class ChatStream:
         self._ready: deque[Chunk] = deque()
         self._held: list[Chunk] = []
         self._chars = 0
-        self._sent = self._has_content = self._over = self._told = self._abandoned = False
-        self._client_fd = call.client_fd
+        self._sent = self._has_content = self._over = self._told = self._abandoned = self._at_end = False
+        self._joined = 0
+        self._client_fd = call.client_fd if call.client_fd is not None and call.client_fd >= 0 else None
         self._next_ping = 0.0
         self._frame_by = 0.0
-        self._ends_by = time.monotonic() + times.most + max(0.0, call.remaining())
+        self._ends_by = 0.0
         self._lock = threading.Lock()
 
     # -- what a door sees ------------------------------------------------------------------------------------------
@@ -114,7 +125,7 @@ class ChatStream:
             while not self._ready and not self._over and (wait := until - time.monotonic()) > 0:
                 self._step(wait, watch_client=False)
         except BaseException as error:
-            self._finish(error if isinstance(error, DomainError) else InternalError("The stream could not be started."))
+            self._finish(_told(error))
             raise
         if self.error is not None and not self._ready:
             self._told = True
@@ -124,25 +135,40 @@ class ChatStream:
         return self
 
     def __next__(self) -> Chunk | DomainError | None:
+        """Silence is counted from what was last handed on: frames without content are none to the caller."""
+        until, self._joined = time.monotonic() + self._wait(), 0
         while not self._ready:
             if self._over:
                 return self._last_word()
+            left = until - time.monotonic()
             try:
-                if not self._step(self._wait(), watch_client=True):
+                if left <= 0 or not self._step(left, watch_client=True):
                     return None
-            except DomainError as error:
-                self._finish(error)
-        self._sent = True
-        return self._ready.popleft()
+            except Exception as error:  # noqa: BLE001  (raised here it would cut the caller off without a word)
+                self._finish(_told(error))
+        return self._hand_on()
 
     def at_hand(self) -> Chunk | None:
-        """A further frame that can be had without waiting; None where there is none, or where it is the end."""
+        """A further frame that can be had without waiting, so that a burst is one write.
+
+        None where there is none, where it is the end (settling would wait for the database), or where enough is
+        joined.
+        """
         try:
-            while not self._ready and not self._over and self._source is not None and self._source.ready():
+            while self._joined < MOST_JOINED and not self._ready and self._has_more():
                 self._read()
-        except DomainError as error:
-            self._finish(error)
-        return self._ready.popleft() if self._ready else None
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._finish(_told(error))
+        return self._hand_on() if self._ready and self._joined < MOST_JOINED else None
+
+    def _has_more(self) -> bool:
+        return not (self._over or self._at_end) and self._source is not None and self._source.ready()
+
+    def _hand_on(self) -> Chunk:
+        self._sent = True
+        chunk = self._ready.popleft()
+        self._joined += len(chunk.raw or b"") or FRAME_BYTES
+        return chunk
 
     def _last_word(self) -> DomainError:
         if self.error is None or self._told:
@@ -159,13 +185,21 @@ class ChatStream:
     # -- one step forward ------------------------------------------------------------------------------------------
 
     def _step(self, wait: float, *, watch_client: bool) -> bool:
-        """Open, or wait at most ``wait`` seconds and read. Gives False where nothing came."""
-        if self._source is None:
+        """Open, read what is there, or wait for it at most ``wait`` seconds. Gives False where nothing came.
+
+        After waiting it is asked again whether there is something to read: over TLS a readable socket may hold a
+        session ticket, or half a record.
+        """
+        if self._shutdown.cut:
+            raise Unavailable("The gateway is restarting.", retry_after=1)
+        if self._at_end:
+            self._finish(None)
+        elif self._source is None:
             self._open()
-            return True
-        if not self._source.ready() and not self._poll(wait, watch_client=watch_client):
-            return False
-        self._read()
+        elif self._source.ready():
+            self._read()
+        else:
+            return self._poll(wait, watch_client=watch_client)
         return True
 
     def _open(self) -> None:
@@ -174,6 +208,7 @@ class ChatStream:
             self._finish(self._attempts.verdict())
             return
         self._frame_by = self._attempts.deadline(candidate)
+        self._ends_by = self._frame_by + self._times.most
         self._attempt = self._books.reserve(candidate, self._attempts.number)
         try:
             self._source = self._ask(candidate, self._frame_by)
@@ -194,9 +229,7 @@ class ChatStream:
         if watch_client and self._client_fd is not None:
             poll.register(self._client_fd, select.POLLRDHUP)
         woken = {fd for fd, _ in poll.poll(min(wait, left) * 1000)}
-        if self._shutdown.cut:
-            raise Unavailable("The gateway is restarting.", retry_after=1)
-        if upstream in woken:
+        if upstream in woken or self._shutdown.cut:
             return True
         if woken:
             self._client_fd = None
@@ -214,15 +247,18 @@ class ChatStream:
             return
         try:
             chunks = self._source.read(min(self._frame_by, self._ends_by))
+            for chunk in chunks or ():
+                self._take(chunk)
         except ProviderFailure as failure:
             self._failed(failure)
             return
-        if chunks is None:
-            self._finish(None)
+        except NONSENSE as error:
+            log.info("a provider sent a frame that is none: %s", type(error).__name__)
+            self._failed(ProviderError("The provider sent a frame that is none.", may_be_billed=True))
             return
-        for chunk in chunks:
-            self._take(chunk)
-        if chunks:
+        if chunks is None:
+            self._at_end = True
+        elif chunks:
             self._frame_by = time.monotonic() + self._times.idle
 
     def _take(self, chunk: Chunk) -> None:
@@ -323,12 +359,21 @@ class ChatStream:
             self._finish(None)
 
 
+def _told(error: BaseException) -> DomainError:
+    """What the caller is told of it; our own faults stand in the log."""
+    if isinstance(error, DomainError):
+        return error
+    log.error("a stream broke off by a fault of our own", exc_info=error)
+    return InternalError("The stream broke off.")
+
+
 class Drains:
     """Where abandoned streams are read to their end: short-lived threads, or inline where there are none."""
 
     def __init__(self, *, threads: bool, seconds: float, most: int = DRAINS) -> None:
         self._threads = threads
         self._seconds = seconds
+        self._most = most
         self._slots = threading.BoundedSemaphore(most)
 
     def run(self, drain: Callable[[float], None]) -> bool:
@@ -338,8 +383,21 @@ class Drains:
             return True
         if not self._slots.acquire(blocking=False):
             return False
-        threading.Thread(target=self._run, args=(drain,), name="drain", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(drain,), name="drain", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads
+            self._slots.release()
+            return False
         return True
+
+    def wait(self, seconds: float) -> None:
+        """Until none is under way: a process that ends takes its threads with it, and their settlements."""
+        until = time.monotonic() + seconds
+        taken = 0
+        while taken < self._most and self._slots.acquire(timeout=max(0.0, until - time.monotonic())):
+            taken += 1
+        for _ in range(taken):
+            self._slots.release()
 
     def _run(self, drain: Callable[[float], None]) -> None:
         try:

@@ -75,4 +75,5 @@ class Housekeeper:
             log.warning("the chore %s failed: %s", chore.name, type(error).__name__)
 
     def stop(self) -> None:
+        """No chore is begun any more."""
         self._stopped.set()

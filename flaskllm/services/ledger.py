@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +65,6 @@ class Ledger:
         self._zone = zone
         self._lease_s = lease_s
         self._late: deque[Settle] = deque()
-        self._lock = threading.Lock()
 
     def reserve(
         self,
@@ -96,7 +94,7 @@ class Ledger:
             raise RateLimited("The token has as many calls in flight as it may.", retry_after=1)
         if lacking is not None:
             raise self._exceeded(lacking, call.principal.budgets)
-        return Attempt(operation.row["id"], candidate, amount, holds, prompt_tokens, cap, number)
+        return Attempt(operation.row["id"], candidate, amount, holds, prompt_tokens, cap * request.choices, number)
 
     def _row(
         self,
@@ -184,8 +182,7 @@ class Ledger:
             self._run(settle)
         except Unavailable:
             log.error("a settlement waits for the database", extra={"attempt": settle.values["id"]})
-            with self._lock:
-                self._late.append(settle)
+            self._late.append(settle)
 
     def record(self, call: dict[str, Any]) -> None:
         """The row of a call that ended without a last attempt; never fails the call."""
@@ -196,18 +193,24 @@ class Ledger:
 
     def retry_late(self) -> int:
         """Try the settlements again that found the database away. Gives how many still wait."""
-        with self._lock:
-            waiting, self._late = list(self._late), deque()
-        for settle in waiting:
+        for _ in range(len(self._late)):
+            settle = self._late.popleft()
             self._commit(settle)
+            if self._late and self._late[-1] is settle:
+                break  # still away: the others would only wait for it, one after the other
         return len(self._late)
 
     def reap(self) -> int:
         """Settle what dead processes left, at its bound, and say so: ``interrupted``. Gives how many."""
         rows = self._run(Expired(now_ms()))
         for row in rows:
-            self._commit(_interrupted(row))
+            if self._run(_interrupted(row)):
+                log.warning("an attempt was left open and is settled at its bound", extra={"fields": _named(row)})
         return len(rows)
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("request_id", "user_id", "model", "provider", "reserved")}
 
 
 def _interrupted(row: dict[str, Any]) -> Settle:
@@ -224,19 +227,7 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "settled_at": now_ms(),
     }
     call = {
-        **{
-            name: row[name]
-            for name in [
-                "request_id",
-                "user_id",
-                "token_id",
-                "door",
-                "model",
-                "backend_model",
-                "provider",
-                "started_at",
-            ]
-        },
+        **{name: row[name] for name in TAKEN_OVER},
         "id": new_row_id(),
         "finished_at": now_ms(),
         "latency_ms": now_ms() - row["started_at"],

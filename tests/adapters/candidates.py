@@ -110,6 +110,7 @@ def drained(source: ChunkSource, until: float | None = None, into: list[Chunk] |
     chunks = [] if into is None else into
     while (found := source.read(until or time.monotonic() + SECONDS)) is not None:
         chunks += found
+    source.close()
     return chunks
 
 
