@@ -87,9 +87,13 @@ class SharedRotatingFile(RotatingFileHandler):
     _turning = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._was_rotated():
-            self._reopen()
-        super().emit(record)
+        try:
+            if self._was_rotated():
+                self._reopen()
+        except OSError:  # the folder has gone: nothing is written until it is back
+            self.handleError(record)
+        else:
+            super().emit(record)
 
     def _was_rotated(self) -> bool:
         try:
@@ -99,8 +103,9 @@ class SharedRotatingFile(RotatingFileHandler):
             return self.stream is not None
 
     def _reopen(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
+        before, self.stream = self.stream, None
+        if before is not None:
+            before.close()
         self.stream = self._open()
 
     def doRollover(self) -> None:  # noqa: N802  (logging's name)

@@ -181,7 +181,7 @@ class Ledger:
         try:
             self._run(settle)
         except Unavailable:
-            log.error("a settlement waits for the database", extra={"attempt": settle.values["id"]})
+            log.error("a settlement waits for the database", extra={"fields": {"attempt": settle.values["id"]}})
             self._late.append(settle)
 
     def record(self, call: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ class Ledger:
         try:
             self._run(Record(call))
         except Unavailable:
-            log.error("a call's row could not be written", extra={"request_id": call["request_id"]})
+            log.error("a call's row could not be written", extra={"fields": {"request_id": call["request_id"]}})
 
     def retry_late(self) -> int:
         """Try the settlements again that found the database away. Gives how many still wait."""

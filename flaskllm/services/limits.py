@@ -82,9 +82,18 @@ class Limits:
             limit = principal.requests_per_minute or self._per_minute or 0
             found.append(("requests", self._take(f"rpm:{principal.subject}", requests, limit, "requests", found)))
         if principal.tokens_per_minute is not None:
-            name = f"tpm:{principal.subject}"
-            found.append(("tokens", self._take(name, tokens, principal.tokens_per_minute, "tokens", found)))
+            found.append(("tokens", self._take_tokens(call, tokens, principal.tokens_per_minute, found)))
         return tuple(found)
+
+    def _take_tokens(
+        self, call: CallContext, tokens: int, limit: int, others: list[tuple[str, RateStatus]]
+    ) -> RateStatus:
+        """A refused prompt takes nothing: one that is too long must not lock out the short ones after it."""
+        try:
+            return self._take(f"tpm:{call.principal.subject}", tokens, limit, "tokens", others)
+        except RateLimited:
+            self.correct(call, tokens=-tokens)
+            raise
 
     def _take(self, name: str, amount: int, limit: int, what: str, others: list[tuple[str, RateStatus]]) -> RateStatus:
         value, left = self._counters.add(name, amount, MINUTE)

