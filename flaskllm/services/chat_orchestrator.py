@@ -122,7 +122,7 @@ class ChatOrchestrator:
 
     def window(self, request: ChatRequest, principal: Principal) -> int | None:
         """The smallest context window, in tokens, of the models that may answer; None where none is known."""
-        known = [candidate.model.context_window for candidate in self._router.candidates(request, principal)]
+        known = [model.context_window for model in self._router.models(request, principal)]
         return min((size for size in known if size), default=None)
 
     def _take_slot(self) -> Callable[[], None]:

@@ -74,9 +74,16 @@ class ModelRouter:
         Raises `NotFound` for an unknown name or one whose provider is off, `Forbidden` for a model that the token may
         not use, `InvalidRequest` naming the field that a named model cannot serve.
         """
+        return self._spread(self._places(request, principal, ability))
+
+    def models(self, request: Asked, principal: Principal, *, ability: str = "chat") -> list[Model]:
+        """The models of `candidates`, without taking anybody's turn: for who only wants to know. Raises the same."""
+        kept = self._spread(self._places(request, principal, ability), taking_turns=False)
+        return [candidate.model for candidate in kept]
+
+    def _places(self, request: Asked, principal: Principal, ability: str) -> Sequence[Place]:
         needs = needs_of(request, ability)
-        choice = _Choice(self._catalogue(), request, principal, needs, self._default_provider)
-        return self._spread(choice.places())
+        return _Choice(self._catalogue(), request, principal, needs, self._default_provider).places()
 
     def visible(self, principal: Principal) -> list[Visible]:
         """Every model that this caller may use, each name once, owned by the provider that the bare name goes to.
@@ -95,9 +102,9 @@ class ModelRouter:
 
     # -- places into candidates ---------------------------------------------------------------------------------------
 
-    def _spread(self, places: Sequence[Place]) -> list[Candidate]:
+    def _spread(self, places: Sequence[Place], *, taking_turns: bool = True) -> list[Candidate]:
         """Endpoints and keys of each provider in turn; two a provider and four in all, the resting ones last."""
-        turns = {provider.id: self._in_turn(provider) for provider, _ in places}
+        turns = {provider.id: self._in_turn(provider, taking=taking_turns) for provider, _ in places}
         ways = [Candidate(provider, model, *pair) for provider, model in places for pair in turns[provider.id]]
         kept: list[Candidate] = []
         for way in sorted(ways, key=self._rests):
@@ -105,10 +112,10 @@ class ModelRouter:
                 kept.append(way)
         return kept
 
-    def _in_turn(self, provider: Provider) -> list[tuple[Endpoint, Key | None]]:
+    def _in_turn(self, provider: Provider, *, taking: bool) -> list[tuple[Endpoint, Key | None]]:
         """Every endpoint with each of its keys, begun one further each time; another endpoint before another key."""
         pairs = _pairs(provider.endpoints or (Endpoint("main", ""),))
-        turn = next(self._turns.setdefault(provider.id, itertools.count())) % len(pairs)
+        turn = next(self._turns.setdefault(provider.id, itertools.count())) % len(pairs) if taking else 0
         first, *rest = pairs[turn:] + pairs[:turn]
         return [first, *sorted(rest, key=lambda pair: pair[0].id == first[0].id)]
 
