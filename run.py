@@ -204,6 +204,7 @@ def start(_: List[str]) -> int:
     ensure_database()
     family = Family(facts["graceful_timeout"] + 10)
     family.start(web_command(facts))
+    start_workers(family, min(1, facts["workers"]))
     token = development_token()
     if is_ready(facts, family):
         print(greeting(facts, token), flush=True)
@@ -290,7 +291,13 @@ def serve(_: List[str]) -> int:
     ensure_database()
     family = Family(facts["graceful_timeout"] + 10)
     family.start(gunicorn())
+    start_workers(family, facts["workers"])
     return family.wait()
+
+
+def start_workers(family: Family, count: int) -> None:
+    for _ in range(count):
+        family.start([*FLASK, "worker"])
 
 
 def worker(arguments: List[str]) -> int:
