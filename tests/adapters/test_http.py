@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -43,13 +44,27 @@ class Server:
 
     def _one(self, sock: socket.socket, number: int) -> None:
         with sock, contextlib.suppress(OSError):
-            while request := sock.recv(65536):
+            while request := _whole(sock):
                 self.asked.append(request)
                 self._serve(sock, number)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+def _whole(sock: socket.socket) -> bytes:
+    """One request, head and body: they come in packets of their own."""
+    found = b""
+    while packet := sock.recv(65536):
+        found += packet
+        head, end, body = found.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if found.startswith(b"\x16"):  # TLS greets otherwise
+            break
+        if end and len(body) >= int(length[1] if length else 0):
+            break
+    return found
 
 
 @pytest.fixture
