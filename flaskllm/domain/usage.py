@@ -6,7 +6,7 @@ to ``input_tokens``; Gemini leaves thoughts out of ``candidatesTokenCount``. Ada
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 BUCKETS = (
@@ -61,9 +61,6 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
-
-    def as_estimate(self) -> Usage:
-        return replace(self, estimated=True)
 
     def buckets(self) -> dict[str, int]:
         """The buckets that hold something, by name."""
