@@ -1,5 +1,7 @@
 """gunicorn as `run.py run` and `run.py serve` start it; every number comes from the settings (flaskllm/config.py)."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,24 @@ accesslog = None
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)s'
 errorlog = "-"
 loglevel = settings.log_level.lower()
+
+
+# The processes count together for /metrics: prometheus-client looks for this folder's name when it is imported.
+metrics_folder = settings.instance_path / "metrics" / str(settings.port)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)
+
+
+def on_starting(_server: Any) -> None:
+    """Counts begin anew with the server; a reload of its workers keeps them."""
+    shutil.rmtree(metrics_folder, ignore_errors=True)
+    metrics_folder.mkdir(parents=True)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """What a dead process counted stays; what it only said of itself goes."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -29,12 +29,14 @@ from flaskllm.services.housekeeper import Chore, Housekeeper
 from flaskllm.services.images import ImageInliner
 from flaskllm.services.ledger import Ledger
 from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters
+from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.prompts import PromptService
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.tokens import TokenService
 from flaskllm.services.usage import UsageService
+from flaskllm.version import VERSION
 
 KEPT_FOR_OTHERS = 16
 """Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
@@ -57,6 +59,7 @@ def flask_config(settings: Settings) -> dict[str, Any]:
         "MAX_PROMPT_LENGTH": settings.max_prompt_length,
         "ALLOW_QUERY_TOKEN": settings.allow_query_token,
         "ALLOW_BODY_TOKEN": settings.allow_body_token,
+        "METRICS_TOKEN": settings.metrics_token,
     }
 
 
@@ -114,7 +117,8 @@ class _Wiring:
         self.shutdown = Shutdown(grace_s=settings.graceful_timeout)
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
-        self.usage = UsageService(self.database)
+        self.metrics = Metrics(version=VERSION)
+        self.usage = UsageService(self.database, self.metrics)
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
 
@@ -156,6 +160,7 @@ class _Wiring:
             usage=self.usage,
             limits=self.limits,
             ledger=self.ledger,
+            metrics=self.metrics,
             health=HealthService(self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown),
             housekeeper=housekeeper,
             shutdown=self.shutdown,

@@ -54,6 +54,14 @@ class Caller:
         return frames(self.chat(text, stream=True, **body).get_data())
 
 
+def access_token(app: Flask, name: str, **more: Any) -> str:
+    """The JWT of a fresh account; ``more`` as for `AccountService.create_user`: ``admin``."""
+    accounts = app.extensions["flaskllm"].accounts
+    accounts.create_user(name, f"{name}@example.com", "Password123", **more)
+    token: str = accounts.login(name, "Password123").access_token
+    return token
+
+
 def frames(raw: bytes) -> list[Any]:
     """The data of server-sent events; comments are left out."""
     found = [line[6:] for line in raw.decode().split("\n") if line.startswith("data: ")]

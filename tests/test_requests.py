@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from tests.actors import Caller
+from tests.actors import Caller, access_token
+from tests.conftest import MakeApp
 
 FILES = sorted((Path(__file__).parent.parent / "requests").glob("*.rest"))
+METRICS_TOKEN = "metrics-token-of-forty-characters-0123456789"
 PLACEHOLDER = re.compile(r"\{\{([\w.]+)\}\}")
 
 
@@ -49,9 +50,11 @@ def fill(text: str, known: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_every_call_of_the_file_answers(file: Path, app: Flask) -> None:
-    caller = Caller.on(app, scopes=["chat", "webhook"])
-    known: dict[str, Any] = {"host": "", "token": caller.token}
+def test_every_call_of_the_file_answers(file: Path, make_app: MakeApp) -> None:
+    app = make_app(METRICS_TOKEN=METRICS_TOKEN)
+    caller = Caller.on(app)
+    known: dict[str, Any] = {"host": "", "token": caller.token, "metrics_token": METRICS_TOKEN}
+    known["admin_token"] = access_token(app, "administrator", admin=True)
     for call in calls(file.read_text()):
         url, headers = fill(call.url, known), {name: fill(value, known) for name, value in call.headers.items()}
         response = caller.http.open(url, method=call.method, headers=headers, data=fill(call.body, known) or None)

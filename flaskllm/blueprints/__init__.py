@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flask import Blueprint, Flask, request
 
 from flaskllm.blueprints import auth, conversations, openai, ops, tokens, usage, webhook
-from flaskllm.blueprints._guard import Policy, enter, needs, open_to_all, signed_in
+from flaskllm.blueprints._guard import Policy, enter, metrics_reader, needs, open_to_all, signed_in
 from flaskllm.blueprints._http import query
 from flaskllm.errors import MethodNotAllowed
 
@@ -44,7 +44,7 @@ DOORS = (
     Door(conversations.bp, "/llm", needs("chat"), asks={"read_history", "list_conversations"}),
     Door(webhook.bp, "/api/v1", needs("webhook"), {"health": open_to_all}),
     Door(openai.bp, "/v1", needs("chat"), asks=None),
-    Door(ops.bp, "", open_to_all),
+    Door(ops.bp, "", open_to_all, {"metrics": metrics_reader}),
 )
 NEVER_TAKEN = ("TRACE", "TRACK", "CONNECT")
 """What echoes a request, with its credential, or opens a tunnel; refused wherever it points."""

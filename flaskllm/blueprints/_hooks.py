@@ -51,18 +51,20 @@ def _strict_transport(response: Response) -> Response:
 
 
 def _tell(response: Response) -> None:
-    """One line a request; the route's rule and never the path or query, where secrets may stand.
+    """One line a request, and its counts; the route's rule and never the path or query, where secrets may stand.
 
     A model call that was answered has a line of its own (``llm_request``).
     """
+    route, seconds = request.url_rule.rule if request.url_rule else None, time.monotonic() - g.get("started", 0.0)
+    services.metrics.request(method=request.method, route=route, status=response.status_code, seconds=seconds)
     if "model_call" in g and response.status_code < 400:
         return
     principal = g.get("principal")
     fields = {
         "method": request.method,
-        "route": request.url_rule.rule if request.url_rule else None,
+        "route": route,
         "status": response.status_code,
-        "ms": round((time.monotonic() - g.get("started", time.monotonic())) * 1000, 1),
+        "ms": round(seconds * 1000, 1),
         "user": principal.user_id if principal else None,
         "client_id": (request.headers.get("client_id") or request.headers.get("X-Client-Id") or "")[:128] or None,
         "correlation_id": (request.headers.get("X-Correlation-Id") or "")[:64] or None,

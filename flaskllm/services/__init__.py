@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flaskllm.services.housekeeper import Housekeeper
     from flaskllm.services.ledger import Ledger
     from flaskllm.services.limits import Limits
+    from flaskllm.services.metrics import Metrics
     from flaskllm.services.model_router import ModelRouter
     from flaskllm.services.prompts import PromptService
     from flaskllm.services.provider_factory import ProviderFactory
@@ -37,6 +38,7 @@ class Services:
     usage: UsageService
     limits: Limits
     ledger: Ledger
+    metrics: Metrics
     health: HealthService
     housekeeper: Housekeeper
     shutdown: Shutdown

@@ -18,6 +18,7 @@ from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import new_row_id
 from flaskllm.repositories.usage import UsageTotals, totals
 from flaskllm.services.ledger import asked_name
+from flaskllm.services.metrics import Metrics
 
 log = logging.getLogger("flaskllm.llm_request")
 
@@ -37,8 +38,9 @@ class Outcome:
 class UsageService:
     """Describes a call for the ledger and the log, and reports what calls added up to."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
+        self._metrics = metrics
 
     def row(self, request: ChatRequest, call: CallContext, outcome: Outcome) -> dict[str, Any]:
         """The values of `repositories.ledger.INSERT_CALL`."""
@@ -72,7 +74,8 @@ class UsageService:
         }
 
     def tell(self, row: dict[str, Any]) -> None:
-        """The call's one log line (``event: llm_request``)."""
+        """The call's one log line (``event: llm_request``), and its counts."""
+        self._metrics.call(row)
         fields = {name: value for name, value in row.items() if name not in NOT_LOGGED}
         fields["cost"] = to_dollars(row["cost"])
         fields["started_at"], fields["finished_at"] = iso(row["started_at"]), iso(row["finished_at"])

@@ -89,3 +89,22 @@ def test_a_limit_of_fifty_a_minute_lets_fifty_through_over_all_processes(gateway
     found = [gateway.post("/v1/chat/completions", ask, token) for _ in range(70)]
     assert [status for status, _, _ in found].count(200) == 50
     assert all(1 <= int(headers["retry-after"]) <= 60 for status, _, headers in found if status == 429)
+
+
+def test_the_counts_are_those_of_all_processes(gateway: Gateway) -> None:
+    gateway.flask(
+        "users", "create", "prometheus", "prometheus@example.com", "--admin", "--password-stdin", stdin="Password123"
+    )
+    administrator = log_in(gateway, "prometheus")["access_token"]
+    token = gateway.token("--scope", "chat")
+    before = counted(gateway, administrator)
+    for _ in range(ASKED):
+        assert gateway.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, token)[0] == 200
+    assert counted(gateway, administrator) - before == ASKED
+    assert counted(gateway, administrator) - before == ASKED  # whichever process is asked
+
+
+def counted(gateway: Gateway, token: str) -> float:
+    _, text, _ = gateway.get("/metrics", token)
+    lines = (line for line in str(text).splitlines() if line.startswith("flaskllm_model_calls_total{"))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)

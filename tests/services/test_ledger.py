@@ -28,6 +28,7 @@ from flaskllm.repositories.ledger import apply
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Ledger
+from flaskllm.services.metrics import Metrics
 from flaskllm.services.usage import UsageService
 from tests.databases import fresh_tables
 
@@ -81,7 +82,7 @@ def rows(query: str) -> list[Any]:
 
 
 def books(ledger: Ledger, *budgets: Budget) -> CallBooks:
-    usage = UsageService(Database(db.engine))
+    usage = UsageService(Database(db.engine), Metrics(version="test"))
     return CallBooks(ledger, usage, request=REQUEST, call=call(*budgets), prompt_tokens=10)
 
 
