@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import math
 import threading
@@ -22,6 +23,8 @@ import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import TokenExpired, Unauthenticated, Unavailable
@@ -132,6 +135,36 @@ def _fernet_key(key: str) -> bytes:
 
 def _key_id(key: bytes) -> str:
     return hashlib.sha256(b"flaskllm key id\x00" + key).hexdigest()[:8]
+
+
+# -- the audit trail's signatures -------------------------------------------------------------------------------------
+
+
+class ChainKeys:
+    """Signs the audit trail: HMAC-SHA256 by keys derived from the encryption keys. The first signs, all verify."""
+
+    LABEL = b"flaskllm audit trail v1"
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        if not keys:
+            raise ValueError("at least one encryption key is needed")
+        derived = [HKDF(SHA256(), length=32, salt=None, info=self.LABEL).derive(key.encode()) for key in keys]
+        self._keys = {_key_id(key): key for key in derived}
+        self.writes = _key_id(derived[0])
+
+    def knows(self, key_id: str) -> bool:
+        return key_id in self._keys
+
+    def sign(self, message: bytes) -> str:
+        """By the key that writes, in hexadecimal."""
+        return self._mac(message, self.writes)
+
+    def verify(self, message: bytes, signature: str, *, key_id: str) -> bool:
+        """Whether this key, which has to be known, made this signature of it."""
+        return hmac.compare_digest(self._mac(message, key_id).encode(), str(signature).encode("utf-8", "replace"))
+
+    def _mac(self, message: bytes, key_id: str) -> str:
+        return hmac.new(self._keys[key_id], message, hashlib.sha256).hexdigest()
 
 
 # -- access tokens ----------------------------------------------------------------------------------------------------

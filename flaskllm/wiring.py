@@ -17,9 +17,10 @@ from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas
 from flaskllm.repositories.ledger import apply, sweep_counters
-from flaskllm.security import JwtCodec, Passwords, Vault
+from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault
 from flaskllm.services import Services
 from flaskllm.services.accounts import AccountService
+from flaskllm.services.audit import AuditTrail
 from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import Drains, StreamTimes
@@ -55,6 +56,7 @@ def flask_config(settings: Settings) -> dict[str, Any]:
         "SQLALCHEMY_ENGINE_OPTIONS": _engine_options(settings),
         "TESTING": settings.environment == "testing",
         "ENVIRONMENT": settings.environment,
+        "GATE_PATH": settings.api_path,
         "REQUEST_TIMEOUT": settings.request_timeout,
         "MAX_PROMPT_LENGTH": settings.max_prompt_length,
         "ALLOW_QUERY_TOKEN": settings.allow_query_token,
@@ -119,6 +121,7 @@ class _Wiring:
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.metrics = Metrics(version=VERSION)
         self.usage = UsageService(self.database, self.metrics)
+        self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)))
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
 
@@ -158,6 +161,7 @@ class _Wiring:
             conversations=ConversationService(conversations, chat, window=chat.window),
             prompts=PromptService(chat),
             usage=self.usage,
+            audit=self.audit,
             limits=self.limits,
             ledger=self.ledger,
             metrics=self.metrics,

@@ -12,6 +12,7 @@ from flask import current_app, g, request
 
 from flaskllm.blueprints._http import raw_body, takes_query_token
 from flaskllm.blueprints._wsgi import KEY
+from flaskllm.domain.audit import Actor
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import Forbidden, InvalidRequest, Unauthenticated, invalid
 from flaskllm.extensions import services
@@ -43,6 +44,12 @@ def current_principal() -> Principal:
     """Who is calling; only behind a guard that asks."""
     principal: Principal = g.principal
     return principal
+
+
+def current_actor() -> Actor:
+    """The same as the audit trail names them, with the address and the id of this request."""
+    principal = current_principal()
+    return Actor(principal.user_id, principal.username, request.remote_addr, g.request_id)
 
 
 def authenticate() -> Principal:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flaskllm.services.accounts import AccountService
+    from flaskllm.services.audit import AuditTrail
     from flaskllm.services.catalogue import CatalogueCache
     from flaskllm.services.chat_orchestrator import ChatOrchestrator
     from flaskllm.services.conversations import ConversationService
@@ -36,6 +37,7 @@ class Services:
     conversations: ConversationService
     prompts: PromptService
     usage: UsageService
+    audit: AuditTrail
     limits: Limits
     ledger: Ledger
     metrics: Metrics
