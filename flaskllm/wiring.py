@@ -35,6 +35,7 @@ from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.prompts import PromptService
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
+from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
 from flaskllm.services.usage import UsageService
 from flaskllm.version import VERSION
@@ -149,6 +150,7 @@ class _Wiring:
         chat = self._orchestrator(router, factory)
         conversations = self._conversations()
         accounts = self._accounts()
+        templates = TemplateService(self.database, self.audit)
         housekeeper = Housekeeper(self._chores(conversations, accounts), threads=self.threads)
         self._put_away_at_the_end(housekeeper)
         return Services(
@@ -159,7 +161,8 @@ class _Wiring:
             factory=factory,
             chat=chat,
             conversations=ConversationService(conversations, chat, window=chat.window),
-            prompts=PromptService(chat),
+            prompts=PromptService(chat, templates),
+            templates=templates,
             usage=self.usage,
             audit=self.audit,
             limits=self.limits,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from flask import Blueprint, Flask, request
 
-from flaskllm.blueprints import auth, conversations, openai, ops, tokens, usage, webhook
-from flaskllm.blueprints._guard import Policy, enter, metrics_reader, needs, open_to_all, signed_in
+from flaskllm.blueprints import auth, conversations, gate, openai, ops, templates, tokens, usage, webhook
+from flaskllm.blueprints._guard import Policy, admin_only, enter, metrics_reader, needs, open_to_all, signed_in
 from flaskllm.blueprints._http import query
 from flaskllm.errors import MethodNotAllowed
 
@@ -19,6 +19,8 @@ from flaskllm.errors import MethodNotAllowed
 @dataclass(frozen=True, slots=True)
 class Door:
     """A blueprint, its prefix and its guard; ``rules`` names the views that have another.
+
+    ``prefix``: a ``{NAME}`` in it is a setting of the application.
 
     ``asks`` names the views that read a query; at all others a parameter is a mistake, told by name. None: the dialect
     takes what it does not know.
@@ -37,12 +39,15 @@ class Door:
         return self.asks is None or endpoint.rpartition(".")[2] in self.asks
 
 
+WRITES_TEMPLATES = ("create_template", "change_template", "delete_template")
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),
     Door(tokens.bp, "/api/tokens", signed_in, asks={"list_tokens"}),
     Door(usage.bp, "/api/usage", signed_in, asks={"read_usage"}),
     Door(conversations.bp, "/llm", needs("chat"), asks={"read_history", "list_conversations"}),
     Door(webhook.bp, "/api/v1", needs("webhook"), {"health": open_to_all}),
+    Door(templates.bp, "/api/v1/templates", needs("webhook"), dict.fromkeys(WRITES_TEMPLATES, admin_only)),
+    Door(gate.bp, "{GATE_PATH}/v1", needs("chat"), {"list_providers": signed_in, "health": open_to_all}),
     Door(openai.bp, "/v1", needs("chat"), asks=None),
     Door(ops.bp, "", open_to_all, {"metrics": metrics_reader}),
 )
@@ -58,7 +63,7 @@ def register_doors(app: Flask) -> None:
     """
     app.url_map.merge_slashes = False
     for door in DOORS:
-        app.register_blueprint(door.blueprint, url_prefix=door.prefix or None)
+        app.register_blueprint(door.blueprint, url_prefix=door.prefix.format_map(app.config) or None)
     app.before_request(_guard)
 
 

@@ -1,4 +1,4 @@
-"""The webhook (S3): ``/api/v1/webhook``, ``/api/v1/templates``, ``/api/v1/health``."""
+"""The webhook (S3): ``/api/v1/webhook``, ``/api/v1/health``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from flask import Blueprint, Response, current_app
 
 from flaskllm.blueprints._calls import call_headers, new_call
 from flaskllm.blueprints._errors import render
-from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.errors import ProviderTimeout
 from flaskllm.extensions import services
@@ -30,11 +29,6 @@ def process_prompt() -> Response:
 def silent_provider(error: ProviderTimeout) -> Response:
     """S3 knows no 504: a provider that fails, is absent or stays silent is a 502 at this door."""
     return render(error, status=502)
-
-
-@bp.get("/templates")
-def list_templates() -> Response:
-    return json_response(wire.write_templates(services.prompts.templates(current_principal())))
 
 
 @bp.get("/health")

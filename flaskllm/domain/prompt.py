@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from flaskllm.domain.answer import Answer
 from flaskllm.domain.language import LANGUAGES
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import InvalidRequest, invalid
+from flaskllm.errors import invalid
 
 SOURCES = ("email", "meeting", "document", "chat", "other")
 
@@ -141,7 +141,7 @@ class PromptAnswer:
 
 
 def read_template(name: str, document: Mapping[str, Any]) -> PromptTemplate:
-    """A template as the shipped file writes it. Raises `InvalidRequest` where a variable is used but not declared."""
+    """A template as the shipped file writes it. Raises `InvalidRequest`."""
     variables = dict(document.get("variables") or {})
     template = PromptTemplate(
         name=name,
@@ -153,7 +153,19 @@ def read_template(name: str, document: Mapping[str, Any]) -> PromptTemplate:
         model=document.get("model"),
         parameters=document.get("parameters") or {},
     )
-    for used in _VARIABLE.findall(template.system_text + template.user_text):
-        if used not in variables:
-            raise InvalidRequest(f"The template {name} uses {used}, which it does not declare.")
+    return declared(template)
+
+
+def declared(template: PromptTemplate) -> PromptTemplate:
+    """The template with its variables declared: those that its texts use, each to be given, where it names none.
+
+    Raises `InvalidRequest` naming a text that uses a variable which the template does not declare.
+    """
+    texts = {"system_text": template.system_text, "user_text": template.user_text}
+    used = {name: where for where, text in texts.items() for name in _VARIABLE.findall(text)}
+    if not template.variables:
+        return replace(template, variables=dict.fromkeys(used))
+    for name, where in used.items():
+        if name not in template.variables:
+            raise invalid(where, f"uses the variable {name}, which is not declared in variables")
     return template

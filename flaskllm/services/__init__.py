@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flaskllm.services.prompts import PromptService
     from flaskllm.services.provider_factory import ProviderFactory
     from flaskllm.services.shutdown import Shutdown
+    from flaskllm.services.templates import TemplateService
     from flaskllm.services.tokens import TokenService
     from flaskllm.services.usage import UsageService
 
@@ -36,6 +37,7 @@ class Services:
     chat: ChatOrchestrator
     conversations: ConversationService
     prompts: PromptService
+    templates: TemplateService
     usage: UsageService
     audit: AuditTrail
     limits: Limits

@@ -17,8 +17,8 @@ from flaskllm.domain.text import holdable
 from flaskllm.domain.typed_answer import Malformed, expected_form, parse
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden
-from flaskllm.repositories.prompts import ShippedTemplates, TemplateStore
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
+from flaskllm.services.templates import TemplateService
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +29,9 @@ MOST_SHOWN = 4_000
 class PromptService:
     """Asks a model by template and reads what it says."""
 
-    def __init__(self, orchestrator: ChatOrchestrator, templates: TemplateStore | None = None) -> None:
+    def __init__(self, orchestrator: ChatOrchestrator, templates: TemplateService) -> None:
         self._chat = orchestrator
-        self._templates = templates or ShippedTemplates()
-
-    def templates(self, principal: Principal) -> list[PromptTemplate]:
-        """The templates that this caller may use."""
-        return [template for template in self._templates.all() if principal.may_use_template(template.name)]
+        self._templates = templates
 
     def answer(self, ask: PromptAsk, call: CallContext) -> PromptAnswer:
         """Ask, and once more where the answer is not of the form that was asked for.

@@ -1,15 +1,15 @@
-"""The webhook (S3): a prompt in, text and its typed form out; and the list of templates."""
+"""The webhook (S3): a prompt in, text and its typed form out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
 from flaskllm.domain.language import LANGUAGES
-from flaskllm.domain.prompt import SOURCES, PromptAnswer, PromptAsk, PromptKind, PromptTemplate
+from flaskllm.domain.prompt import SOURCES, PromptAnswer, PromptAsk, PromptKind
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import invalid
 from flaskllm.wire.fields import Choice, Text, load
@@ -43,7 +43,7 @@ def read_prompt(body: dict[str, Any], *, longest: int) -> PromptAsk:
     variables = _read_variables(given.get("variables", {}), longest)
     kind, language = given.get("type"), given.get("language")
     return PromptAsk(
-        variables=_with_prompt(variables, given.get("prompt"), longest),
+        variables=_with_prompt(variables, given, longest),
         kind=PromptKind(kind) if kind else None,
         template=given.get("template"),
         language=language.lower() if language else None,
@@ -52,11 +52,17 @@ def read_prompt(body: dict[str, Any], *, longest: int) -> PromptAsk:
     )
 
 
-def _with_prompt(variables: dict[str, str], prompt: str | None, longest: int) -> dict[str, str]:
-    """The prompt is the variable ``text`` under S3's name; one of the two has to stand, and not both."""
+def _with_prompt(variables: dict[str, str], given: Mapping[str, Any], longest: int) -> dict[str, str]:
+    """The prompt is the variable ``text`` under S3's name; one of the two has to stand, and not both.
+
+    A template that is named says itself whether it needs one.
+    """
+    prompt = given.get("prompt")
     if prompt is not None and "text" in variables:
         raise invalid("variables.text", "stands beside prompt; give one of them")
     if prompt is None and "text" not in variables:
+        if given.get("template"):
+            return variables
         raise invalid("prompt", "is required")
     if prompt is not None:
         variables = {**variables, "text": _bounded("prompt", prompt, longest)}
@@ -111,23 +117,3 @@ def write_answer(told: PromptAnswer, request_id: str) -> dict[str, Any]:
 def write_health(version: str, environment: str) -> dict[str, str]:
     """S3's health."""
     return {"status": "ok", "version": version, "environment": environment}
-
-
-def write_templates(templates: Iterable[PromptTemplate]) -> dict[str, Any]:
-    """A list like all of ours; there are few, so it is never paged."""
-    return {"data": [_write_template(template) for template in templates], "next": None}
-
-
-def _write_template(template: PromptTemplate) -> dict[str, Any]:
-    return {
-        "name": template.name,
-        "type": template.kind.value,
-        "description": template.description,
-        "system_text": template.system_text,
-        "user_text": template.user_text,
-        "variables": [{"name": name, "default": default} for name, default in template.variables.items()],
-        "model": template.model,
-        "parameters": dict(template.parameters),
-        "version": template.version,
-        "shipped": template.shipped,
-    }

@@ -172,12 +172,6 @@ def test_a_workbook_token_uses_no_others(ask, upstream, fields):
     assert upstream.requests == []
 
 
-def test_the_list_is_of_those_that_the_caller_may_use(openai_gateway):
-    prompts = openai_gateway.extensions["flaskllm"].prompts
-    assert [one.name for one in prompts.templates(context().principal)] == [kind.value for kind in PromptKind]
-    assert [one.name for one in prompts.templates(context(templates=("entities",)).principal)] == ["entities"]
-
-
 def test_seconds_are_those_of_the_call(ask, upstream):
     upstream.script(faults.delay(0.3) + faults.text("ok"), times=1)
     assert 0.3 <= ask(None).seconds < 3

@@ -10,7 +10,8 @@ from flaskllm.domain.chat import ChatResult
 from flaskllm.domain.prompt import PromptAnswer, PromptKind
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import InvalidRequest
-from flaskllm.repositories.prompts import ShippedTemplates
+from flaskllm.repositories.prompts import shipped
+from flaskllm.wire import templates
 from flaskllm.wire import webhook as wire
 
 LONGEST = 4000
@@ -132,7 +133,7 @@ def test_health_is_the_seeds():
 
 
 def test_the_six_types_are_templates():
-    listed = wire.write_templates(ShippedTemplates().all())
+    listed = templates.write_templates(shipped().values())
     assert [one["name"] for one in listed["data"]] == [kind.value for kind in PromptKind]
     assert all(one["name"] == one["type"] and one["shipped"] for one in listed["data"])
     assert listed["next"] is None

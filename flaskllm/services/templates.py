@@ -1,0 +1,124 @@
+"""Prompt templates: those that are shipped and, before them, those that administrators wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from flaskllm.domain.audit import Actor
+from flaskllm.domain.prompt import PromptTemplate, declared
+from flaskllm.errors import Conflict, NotFound
+from flaskllm.repositories import prompts as repository
+from flaskllm.repositories.database import Database
+from flaskllm.services.audit import AuditTrail
+from flaskllm.services.recent import Recent
+
+MOST_TEMPLATES = 1000
+UNKNOWN = "There is no such template; GET /api/v1/templates lists those that you may use."
+
+
+class TemplateService:
+    """Templates by name. A change is a new version, seen by every process within a second."""
+
+    def __init__(self, database: Database, audit: AuditTrail) -> None:
+        self._db, self._audit = database, audit
+        self._known: Recent[Mapping[str, PromptTemplate]] = Recent()
+
+    def all(self) -> list[PromptTemplate]:
+        """Every template that may be asked for, the shipped ones first."""
+        return list(self._by_name().values())
+
+    def get(self, name: str) -> PromptTemplate:
+        """Raises `NotFound`."""
+        found = self._by_name().get(name)
+        if found is None:
+            raise NotFound(UNKNOWN)
+        return found
+
+    def versions(self, name: str) -> list[PromptTemplate]:
+        """Every version of a template, newest first; the shipped one is the last. Raises `NotFound`."""
+        with self._db.reading() as session:
+            own = repository.versions(session, name)
+        found = [*own, *filter(None, [repository.shipped().get(name)])]
+        if not found:
+            raise NotFound(UNKNOWN)
+        return found
+
+    def create(self, template: PromptTemplate, actor: Actor) -> PromptTemplate:
+        """Write the first version. Raises `Conflict` where there is one of that name, `InvalidRequest`."""
+        now = self._fresh()
+        if template.name in now:
+            raise Conflict(f"There is a template {template.name} already; PUT changes it.")
+        if len(now) >= MOST_TEMPLATES:
+            raise Conflict(f"There are {MOST_TEMPLATES} templates already; delete one first.")
+        return self._write(template, None, actor)
+
+    def change(self, name: str, changes: Mapping[str, Any], actor: Actor) -> PromptTemplate:
+        """Write a version in which these fields differ: of a shipped template too, which then stands behind it.
+
+        Raises `NotFound`, `InvalidRequest`, and `Conflict` where somebody else was faster.
+        """
+        before = self._fresh().get(name)
+        if before is None:
+            raise NotFound(UNKNOWN)
+        return self._write(replace(before, **changes, shipped=False), before, actor)
+
+    def remove(self, name: str, actor: Actor) -> None:
+        """Take an administrator's template away; a shipped one of that name serves again.
+
+        Raises `NotFound`, and `Conflict` for a shipped one that nobody changed.
+        """
+        before = self._fresh().get(name)
+        if before is None:
+            raise NotFound(UNKNOWN)
+        if before.shipped:
+            raise Conflict(f"The template {name} is shipped and cannot be deleted; PUT changes it.")
+        self._write(before, before, actor, removed=True)
+
+    def _write(
+        self, template: PromptTemplate, before: PromptTemplate | None, actor: Actor, *, removed: bool = False
+    ) -> PromptTemplate:
+        template = declared(template)
+        action = "template.delete" if removed else "template.update" if before else "template.create"
+        try:
+            with self._db.transaction() as session:
+                behind = 1 if template.name in repository.shipped() else 0
+                last = max(repository.last_version(session, template.name), behind)
+                template = replace(template, version=last + 1)
+                repository.add_version(session, template, removed=removed)
+                self._audit.record(
+                    session,
+                    actor,
+                    action,
+                    f"template:{template.name}",
+                    _facts(before) if before else None,
+                    None if removed else _facts(template),
+                )
+        except IntegrityError:
+            raise Conflict(f"The template {template.name} has just been changed by somebody else.") from None
+        self._known.forget()
+        return template
+
+    def _by_name(self) -> Mapping[str, PromptTemplate]:
+        return self._known.get("all", self._fresh)
+
+    def _fresh(self) -> Mapping[str, PromptTemplate]:
+        with self._db.reading() as session:
+            return {**repository.shipped(), **repository.newest(session)}
+
+
+def _facts(template: PromptTemplate) -> dict[str, Any]:
+    """What the audit trail keeps of a template."""
+    return {
+        "version": template.version,
+        "type": template.kind.value,
+        "description": template.description,
+        "system_text": template.system_text,
+        "user_text": template.user_text,
+        "variables": dict(template.variables),
+        "model": template.model,
+        "parameters": dict(template.parameters),
+    }
