@@ -8,14 +8,12 @@ from typing import Any
 
 from flask import Response, current_app, g, request
 
+from flaskllm.blueprints._claims import claims
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.pricing import dollars_text
-from flaskllm.domain.principal import Claims
-from flaskllm.errors import invalid
 from flaskllm.services.limits import rate_headers
 
-MOST_CLAIM = 128
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -33,19 +31,6 @@ def new_call(door: str, *, metadata: Mapping[str, str] | None = None) -> CallCon
         address=request.remote_addr,
         client_fd=_client_fd(),
         metadata=metadata or {},
-    )
-
-
-def claims() -> Claims:
-    """What the caller says of itself: bounded and recorded, never used for access."""
-    headers = request.headers
-    client, spelt = headers.get("client_id"), headers.get("X-Client-Id")
-    if client and spelt and client != spelt:
-        raise invalid("client_id", "differs from X-Client-Id")
-    return Claims(
-        correlation_id=(headers.get("X-Correlation-Id") or "")[:64] or None,
-        user_id=(headers.get("X-User-Id") or "")[:MOST_CLAIM] or None,
-        client_id=(client or spelt or "")[:MOST_CLAIM] or None,
     )
 
 

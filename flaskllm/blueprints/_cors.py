@@ -15,10 +15,11 @@ from flaskllm.extensions import cors
 MAX_AGE_S = 3600
 ALLOWED = (
     "Authorization", "Content-Type", "X-API-Token", "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id",
-    "api-key", "x-api-key", "anthropic-version", "anthropic-beta", "Idempotency-Key",
+    "client_id", "api-key", "x-api-key", "anthropic-version", "anthropic-beta", "Idempotency-Key",
 )  # fmt: skip
 EXPOSED = (
-    "X-Request-Id", "X-Correlation-Id", "X-FlaskLLM-Error", "X-FlaskLLM-Provider", "X-FlaskLLM-Model",
+    "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id", "client_id", "X-FlaskLLM-Error",
+    "X-FlaskLLM-Provider", "X-FlaskLLM-Model",
     "X-FlaskLLM-Cost", "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts", "X-FlaskLLM-Dropped-Params", "Retry-After",
     "x-should-retry", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",

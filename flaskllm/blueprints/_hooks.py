@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from flask import Flask, Response, g, request
 
+from flaskllm.blueprints._claims import claims_for_log, return_claims
 from flaskllm.extensions import services
 from flaskllm.observability import request_id
 
@@ -38,8 +39,7 @@ def _finish(response: Response) -> Response:
     headers["X-Request-Id"] = g.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
-    if correlation := request.headers.get("X-Correlation-Id"):
-        headers["X-Correlation-Id"] = correlation[:64]
+    return_claims(response)
     _tell(response)
     return response
 
@@ -66,8 +66,7 @@ def _tell(response: Response) -> None:
         "status": response.status_code,
         "ms": round(seconds * 1000, 1),
         "user": principal.user_id if principal else None,
-        "client_id": (request.headers.get("client_id") or request.headers.get("X-Client-Id") or "")[:128] or None,
-        "correlation_id": (request.headers.get("X-Correlation-Id") or "")[:64] or None,
+        **claims_for_log(),
     }
     if code := g.get("error_code"):
         fields["error_code"] = code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from flaskllm.domain.catalogue import AUTO, TIERS, Candidate, Catalogue, Endpoint, Key, Model, Provider
@@ -100,6 +101,16 @@ class ModelRouter:
                     found.setdefault(public, Visible(public, provider, model))
         return list(found.values())
 
+    def offered(self, principal: Principal) -> list[Provider]:
+        """Each provider that is on, with those of its models that this caller may use, switched off ones too.
+
+        A last resort is offered only where nobody else is on.
+        """
+        on = self._catalogue().on
+        found = [provider for provider in on if not provider.last_resort] or on
+        cut = [replace(provider, models=_usable(principal, provider)) for provider in found]
+        return [provider for provider in cut if provider.models]
+
     # -- places into candidates ---------------------------------------------------------------------------------------
 
     def _spread(self, places: Sequence[Place], *, taking_turns: bool = True) -> list[Candidate]:
@@ -156,6 +167,10 @@ def may_use(principal: Principal, asked: str | None, provider: Provider, model: 
         return True
     names = {asked, model.name, f"{provider.id}/{model.name}", *model.aliases}
     return not names.isdisjoint(principal.models)
+
+
+def _usable(principal: Principal, provider: Provider) -> tuple[Model, ...]:
+    return tuple(model for model in provider.models if may_use(principal, None, provider, model))
 
 
 def _bare(catalogue: Catalogue, name: str) -> tuple[Place, ...]:

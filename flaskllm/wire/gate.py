@@ -1,0 +1,306 @@
+"""The gate (S2): camelCase documents, `tranningData` and all.
+
+A body's form is told by marshmallow; what OpenAI's dialect checks as well (parts, tools, answer formats) is checked
+there and its faults are told under the names they have here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields
+
+from flaskllm.domain.answer import Answer
+from flaskllm.domain.catalogue import Model, Provider
+from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.pricing import to_dollars
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import Detail, InvalidRequest
+from flaskllm.wire import openai
+from flaskllm.wire.fields import Choice, Flag, Number, Text, Whole, load
+
+MOST_TEXT = 2**24
+"""Characters; the body's own limit is the one that is met, this one only says so by name."""
+_SNAKE = re.compile(r"_([a-z])")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def camel(name: str) -> str:
+    """A name of ours as this dialect writes it.
+
+    >>> camel("max_tokens")
+    'maxTokens'
+    """
+    return _SNAKE.sub(lambda found: found[1].upper(), name)
+
+
+class CamelSchema(Schema):
+    """Fields under camelCase names."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.data_key = camel(field_name)
+
+
+class ModelChoiceSchema(CamelSchema):
+    """``provider.model``."""
+
+    name = Text(allow_none=True, least=1, most=256)
+
+
+class ProviderChoiceSchema(CamelSchema):
+    """``provider``: whose model is asked; without one, or without a model, the default."""
+
+    name = Text(allow_none=True, least=1, most=64)
+    model = fields.Nested(ModelChoiceSchema, allow_none=True)
+
+
+class Strings(fields.Field[Any]):
+    """A string, or a list of strings."""
+
+    def __init__(self, *, most: int, each: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._inner = Text(most=each)
+        self._most = most
+        self.metadata = {"oneOf": [self._form(each), {"type": "array", "maxItems": most, "items": self._form(each)}]}
+
+    @staticmethod
+    def _form(most: int) -> dict[str, Any]:
+        return {"type": "string", "maxLength": most}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str):
+            return self._inner.deserialize(value)
+        if not isinstance(value, list) or len(value) > self._most:
+            raise ValidationError(f"must be a string or a list of at most {self._most} strings")
+        return fields.List(self._inner).deserialize(value)
+
+
+class ParameterSchema(CamelSchema):
+    """``prompt.parameter`` of a chat: what OpenAI's API reference knows and this dialect's answer can show."""
+
+    temperature = Number(allow_none=True, least=0, most=2)
+    top_p = Number(allow_none=True, least=0, most=1)
+    max_tokens = Whole(allow_none=True, least=1)
+    max_completion_tokens = Whole(allow_none=True, least=1)
+    n = Whole(allow_none=True, least=1, most=128)
+    stop = Strings(allow_none=True, most=4, each=4096)
+    seed = Whole(allow_none=True)
+    presence_penalty = Number(allow_none=True, least=-2, most=2)
+    frequency_penalty = Number(allow_none=True, least=-2, most=2)
+    logit_bias = fields.Dict(allow_none=True)
+    reasoning_effort = Text(allow_none=True, most=32)
+    verbosity = Text(allow_none=True, most=32)
+    response_format = fields.Dict(allow_none=True)
+    tools = fields.List(fields.Dict(), allow_none=True)
+    tool_choice = fields.Raw(allow_none=True)
+    parallel_tool_calls = Flag(allow_none=True)
+    user = Text(allow_none=True, most=512)
+    drop_params = Flag(allow_none=True)
+
+
+class MessageSchema(CamelSchema):
+    """One message; ``content`` is a string or a list of OpenAI's parts, null only where there are tool calls."""
+
+    role = Choice(*ROLES, required=True)
+    content = fields.Raw(allow_none=True)
+    name = Text(allow_none=True, most=64)
+    tool_calls = fields.List(fields.Dict(), allow_none=True)
+    tool_call_id = Text(allow_none=True, most=256)
+
+
+class ChatPromptSchema(CamelSchema):
+    parameter = fields.Nested(ParameterSchema, allow_none=True)
+    messages = fields.List(fields.Nested(MessageSchema), required=True)
+
+
+class ChatSchema(CamelSchema):
+    """``POST …/chat``."""
+
+    provider = fields.Nested(ProviderChoiceSchema, allow_none=True)
+    prompt = fields.Nested(ChatPromptSchema, required=True)
+
+
+def read_chat(body: dict[str, Any]) -> ChatRequest:
+    """S2's chat. Raises `InvalidRequest` naming each field at fault by its path."""
+    given = load(ChatSchema(), body)
+    prompt = given["prompt"]
+    provider, model = _choice(given.get("provider"))
+    asked = {
+        **_without_nulls(prompt.get("parameter") or {}),
+        "messages": [_without_nulls(message) for message in prompt["messages"]],
+        "model": model,
+    }
+    try:
+        return replace(openai.read_chat(asked), provider=provider)
+    except InvalidRequest as error:
+        raise _told_here(error) from None
+
+
+def _choice(given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
+    """The provider and the model that were named, each or both or neither."""
+    found = given or {}
+    return found.get("name"), (found.get("model") or {}).get("name")
+
+
+def _without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _told_here(error: InvalidRequest) -> InvalidRequest:
+    """What OpenAI's dialect found, under the names that the fields have here."""
+    details: list[Detail] = [{"field": _path(each["field"]), "message": each["message"]} for each in error.details]
+    message = f"{details[0]['field']}: {details[0]['message']}" if details else error.message
+    return InvalidRequest(message, details=details)
+
+
+def _path(field: str) -> str:
+    head = re.split(r"[.\[]", field, maxsplit=1)[0]
+    if head != "messages":
+        return f"prompt.parameter.{camel(head)}{field[len(head) :]}"
+    return "prompt." + field.replace(".tool_calls", ".toolCalls").replace(".tool_call_id", ".toolCallId")
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+USAGE = {
+    "type": "object",
+    "properties": {
+        name: {"type": "integer", "minimum": 0} for name in ("completionTokens", "promptTokens", "totalTokens")
+    },
+    "required": ["completionTokens", "promptTokens", "totalTokens"],
+    "additionalProperties": False,
+}
+CHAT = {
+    "type": "object",
+    "properties": {
+        "usage": USAGE,
+        "messages": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "role": {"type": "string", "const": "assistant"},
+                    "content": {"type": ["string", "null"]},
+                    "toolCalls": {"type": "array", "items": {"type": "object"}},
+                },
+                "required": ["role", "content"],
+                "additionalProperties": False,
+            },
+        },
+        "cost": {"type": ["number", "null"], "description": "US dollars; null where the price is unknown"},
+    },
+    "required": ["usage", "messages", "cost"],
+    "additionalProperties": False,
+}
+MODEL = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string"} for name in ("id", "name", "label", "description", "tranningData", "trainingData")},
+        "contextWindow": {"type": "integer", "minimum": 1},
+        "price": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string"},
+                    "unitOfMeasure": {"type": "integer"},
+                    "currency": {"type": "string"},
+                    "token": {"type": "object", "description": "US dollars for `unitOfMeasure` tokens"},
+                    "pixel": {"type": "object", "description": "US dollars for one image of this size and quality"},
+                },
+            },
+        },
+        "enabled": {"type": "boolean"},
+    },
+    "required": ["id", "name", "label", "description", "enabled"],
+    "additionalProperties": False,
+}
+PROVIDERS = {
+    "type": "object",
+    "properties": {
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    **{name: {"type": "string"} for name in ("id", "name", "label", "description")},
+                    "model": {"type": "array", "items": MODEL},
+                },
+                "required": ["id", "name", "label", "description", "model"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["data"],
+    "additionalProperties": False,
+}
+HEALTH = {
+    "type": "object",
+    "properties": {"status": {"type": "string", "const": "ok"}, "version": {"type": "string"}},
+    "required": ["status", "version"],
+    "additionalProperties": False,
+}
+"""The answers' forms, for ``/openapi.json``."""
+
+
+def write_answer(answer: Answer) -> dict[str, Any]:
+    """S2's answer, each choice a message, and what it cost in US dollars."""
+    choices = answer.result.body.get("choices") or []
+    return {
+        "usage": write_usage(answer.usage),
+        "messages": [_write_message(choice.get("message") or {}) for choice in choices],
+        "cost": to_dollars(answer.cost),
+    }
+
+
+def _write_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` is null where the model called tools and said nothing."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    said = {"role": "assistant", "content": message.get("refusal") if content is None else content}
+    return {**said, "toolCalls": calls} if calls else said
+
+
+def write_usage(usage: Usage) -> dict[str, int]:
+    """S2's three counts."""
+    return {
+        "completionTokens": usage.completion_tokens,
+        "promptTokens": usage.prompt_tokens,
+        "totalTokens": usage.total_tokens,
+    }
+
+
+def write_providers(providers: Iterable[Provider]) -> dict[str, Any]:
+    """S2's document; what is not known of a model is left out."""
+    return {"data": [_write_provider(provider) for provider in providers]}
+
+
+def _write_provider(provider: Provider) -> dict[str, Any]:
+    return {
+        "id": provider.uid,
+        "name": provider.id,
+        "label": provider.display_name or provider.id,
+        "description": provider.description,
+        "model": [_write_model(model) for model in provider.models],
+    }
+
+
+def _write_model(model: Model) -> dict[str, Any]:
+    """`tranningData` is S2's spelling; the right one stands beside it."""
+    known = {
+        "contextWindow": model.context_window,
+        "tranningData": model.training_data,
+        "trainingData": model.training_data,
+        "price": [dict(price) for price in model.prices] or None,
+    }
+    return {
+        "id": model.id,
+        "name": model.name,
+        "label": model.display_name or model.name,
+        "description": model.description,
+        **_without_nulls(known),
+        "enabled": model.enabled,
+    }
