@@ -19,6 +19,7 @@
     ├── RateLimited                  429  rate_limited
     ├── BudgetExceeded               429  budget_exceeded
     ├── ExternalError                502  external_error
+    │   └── ExternalTimeout          504  external_error
     ├── Unavailable                  503  unavailable
     ├── InternalError                500  internal_error
     └── ProviderFailure              what one attempt at a provider ended in
@@ -165,6 +166,12 @@ class ExternalError(DomainError):
     status, code = 502, "external_error"
 
 
+class ExternalTimeout(ExternalError):
+    """The target did not answer before the deadline."""
+
+    status = 504
+
+
 class Unavailable(DomainError):
     status, code = 503, "unavailable"
 
@@ -178,6 +185,8 @@ class ProviderFailure(DomainError):
     attempt is settled at its bound and flagged, not released.
     ``received``: the length of an answer that came whole and cannot be used; the
     attempt is settled by it instead.
+    ``key_at_fault``: it is our key or its quota; another key of the same
+    provider may answer.
     """
 
     status, code = 502, "provider_error"
@@ -185,6 +194,7 @@ class ProviderFailure(DomainError):
     try_again: ClassVar[bool] = False
     may_be_billed: bool = False
     received: int | None = None
+    key_at_fault: bool = False
 
     def __init__(self, message: str, *, may_be_billed: bool | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after=retry_after)

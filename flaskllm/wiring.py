@@ -25,14 +25,17 @@ from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import Drains, StreamTimes
 from flaskllm.services.conversations import ConversationService
+from flaskllm.services.external_calls import ExternalCallService
 from flaskllm.services.health import HealthService
 from flaskllm.services.housekeeper import Chore, Housekeeper
 from flaskllm.services.images import ImageInliner
+from flaskllm.services.key_ring import KeyRing
 from flaskllm.services.ledger import Ledger
 from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.prompts import PromptService
+from flaskllm.services.provider_connection import AddressRule
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.templates import TemplateService
@@ -136,7 +139,10 @@ class _Wiring:
     def services(self) -> Services:
         settings = self.settings
         factory = ProviderFactory(
-            verify=settings.httpx_client_verify, pool_size=settings.web_threads, proxy_for=_proxy_for
+            verify=settings.httpx_client_verify,
+            pool_size=settings.web_threads,
+            proxy_for=_proxy_for,
+            admits=AddressRule(allow_private=settings.allow_private_providers).admits,
         )
         vault = Vault(_revealed(settings.encryption_keys))
         catalogue = CatalogueCache(
@@ -145,9 +151,11 @@ class _Wiring:
             settings.provider_env,
             variable=settings.variable,
             key_required=factory.key_required,
+            default_base=factory.default_base,
         )
-        router = ModelRouter(catalogue.current, default_provider=settings.llm_provider)
-        chat = self._orchestrator(router, factory)
+        keys = KeyRing(self.database, catalogue)
+        router = ModelRouter(catalogue.current, default_provider=settings.llm_provider, rests=keys.rests)
+        chat = self._orchestrator(router, factory, keys)
         conversations = self._conversations()
         accounts = self._accounts()
         templates = TemplateService(self.database, self.audit)
@@ -168,6 +176,7 @@ class _Wiring:
             limits=self.limits,
             ledger=self.ledger,
             metrics=self.metrics,
+            external_calls=self._external_calls(),
             health=HealthService(self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown),
             housekeeper=housekeeper,
             shutdown=self.shutdown,
@@ -180,7 +189,7 @@ class _Wiring:
         self.shutdown.at_the_end(self.ledger.retry_late)
         self.shutdown.at_the_end(self.committer.stop)
 
-    def _orchestrator(self, router: ModelRouter, factory: ProviderFactory) -> ChatOrchestrator:
+    def _orchestrator(self, router: ModelRouter, factory: ProviderFactory, keys: KeyRing) -> ChatOrchestrator:
         settings = self.settings
         times = StreamTimes(
             ping_after=settings.stream_ping_after,
@@ -194,12 +203,24 @@ class _Wiring:
             ledger=self.ledger,
             limits=self.limits,
             usage=self.usage,
-            images=ImageInliner(PublicSession(private_hosts=settings.external_private_hosts)),
+            images=ImageInliner(PublicSession((), settings.external_private_hosts, threads=self.threads)),
             shutdown=self.shutdown,
             times=times,
             drains=self.drains,
             most_streams=max(1, settings.web_threads - KEPT_FOR_OTHERS) if self.threads else None,
             refuse_unpriced=settings.unpriced_models == "refuse",
+            keys=keys,
+        )
+
+    def _external_calls(self) -> ExternalCallService:
+        """Half of the threads at the most, for a caller decides how long one is held."""
+        settings = self.settings
+        return ExternalCallService(
+            PublicSession(settings.external_allowed_hosts, settings.external_private_hosts, threads=self.threads),
+            self.limits,
+            seconds=settings.external_api_timeout,
+            max_retries=settings.external_api_max_retries,
+            most_calls=max(1, settings.web_threads // 2) if self.threads else None,
         )
 
     def _conversations(self) -> ConversationStore:
@@ -211,6 +232,7 @@ class _Wiring:
         settings = self.settings
         return AccountService(
             self.database,
+            audit=self.audit,
             passwords=Passwords(),
             jwt=JwtCodec(_revealed(settings.jwt_secret_keys)),
             throttle=self.limits.hit,
@@ -223,7 +245,7 @@ class _Wiring:
 
     def _tokens(self) -> TokenService:
         token = self.settings.api_token
-        return TokenService(self.database, environment_token=token.reveal() if token else None)
+        return TokenService(self.database, audit=self.audit, environment_token=token.reveal() if token else None)
 
     def _chores(self, conversations: ConversationStore, accounts: AccountService) -> list[Chore]:
         return [

@@ -90,19 +90,25 @@ def _by_status(
     words = f"{kind} {message}"
     if status in (400, 413, 422):
         if key_fault and key_fault.search(words):
-            return ProviderKeyRejected("The provider refused the gateway's own key or account.")
+            return _of_the_key(ProviderKeyRejected("The provider refused the gateway's own key or account."))
         return _refusal(said, words)
     if status in (401, 402, 403, 404):
-        return ProviderKeyRejected(f"The provider refused the gateway's own call with status {status}.")
+        rejected = ProviderKeyRejected(f"The provider refused the gateway's own call with status {status}.")
+        return rejected if status == 404 else _of_the_key(rejected)
     if status == 408:
         return ProviderTimeout("The provider did not finish in time.")
     if status == 429:
         if _OUT_OF_QUOTA.search(words):
-            return ProviderRateLimited("The gateway's quota at the provider is used up.")
+            return _of_the_key(ProviderRateLimited("The gateway's quota at the provider is used up."))
         return ProviderRateLimited("The provider's rate limit is reached.", retry_after=wait)
     if status in (503, 529) or status >= 500:
         return ProviderError(f"The provider failed with status {status}.", retry_after=wait)
     return ProviderError(f"The provider answered with the unexpected status {status}.")
+
+
+def _of_the_key(failure: ProviderFailure) -> ProviderFailure:
+    failure.key_at_fault = True
+    return failure
 
 
 def _refusal(said: str, words: str) -> ProviderRefused:

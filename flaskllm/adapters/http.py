@@ -268,6 +268,8 @@ class _ByDeadline:
     """Connects until a moment: all addresses of a name and the handshake together (urllib3's time-out is for each)."""
 
     connect_by = 0.0
+    admits: Callable[[str], bool] | None = None
+    """Which addresses may be dialled; None: all of them. Asked here, since a name may mean another one by then."""
     host: str
     port: int
 
@@ -276,6 +278,8 @@ class _ByDeadline:
             found = socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+        if self.admits is not None and not all(self.admits(str(row[4][0])) for row in found):
+            raise ProviderUnreachable("The provider's address is private or reserved, which is not allowed here.")
         sock = self._first_that_accepts(found)
         sock.settimeout(max(0.001, self.connect_by - time.monotonic()))
         return sock
@@ -315,7 +319,8 @@ class Transport:
     """The kept connections of one provider; shared by threads.
 
     ``verify``: check certificates (``HTTPX_CLIENT_VERIFY``). ``size``: connections kept for the next call.
-    ``proxy_for``: the address of the proxy for a scheme and host, or None.
+    ``proxy_for``: the address of the proxy for a scheme and host, or None. ``admits``: which addresses may be dialled
+    (a proxy dials for itself); None: all.
     """
 
     def __init__(
@@ -325,7 +330,9 @@ class Transport:
         size: int = 256,
         ca_file: str | None = None,
         proxy_for: Callable[[str, str], str | None] | None = None,
+        admits: Callable[[str], bool] | None = None,
     ) -> None:
+        self._admits = admits
         self._context = ssl.create_default_context(cafile=ca_file)
         if not verify:
             self._context.check_hostname = False
@@ -395,16 +402,19 @@ class Transport:
         scheme, host, port = place
         proxy = self._proxy_for(scheme, host) if self._proxy_for else None
         if not proxy:
-            return _Secure(host, port, ssl_context=self._context) if scheme == "https" else _Plain(host, port)
+            secure = scheme == "https"
+            direct = _Secure(host, port, ssl_context=self._context) if secure else _Plain(host, port)
+            direct.admits = self._admits
+            return direct
         at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         where, known = (at.hostname or "", at.port or 3128), _proxy_headers(at.username, at.password)
         if scheme != "https":
             plain = _Plain(*where, proxy=parse_url(proxy))
             plain.known = known
             return plain
-        secure = _Secure(*where, ssl_context=self._context)
-        secure.set_tunnel(host, port, headers=known)
-        return secure
+        tunnel = _Secure(*where, ssl_context=self._context)
+        tunnel.set_tunnel(host, port, headers=known)
+        return tunnel
 
     def _keep(self, place: tuple[str, str, int], connection: Any) -> None:
         now, old = time.monotonic(), []

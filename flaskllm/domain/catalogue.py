@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from flaskllm.domain.pricing import Price
 
@@ -33,6 +34,17 @@ class Key:
     @property
     def hint(self) -> str:
         return "••••" + self.value[-4:] if len(self.value) > 8 else "••••"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRest:
+    """A key put aside: ``until`` in seconds since 1970, ``strikes`` pauses in a row, the provider's words, masked."""
+
+    key_id: str
+    hint: str
+    until: float
+    strikes: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class Provider:
 
     ``uid``: the id that S2's document prints. ``rank``: its place in the order of the default.
     ``last_resort``: answers unnamed requests only where nobody else is on (`demo`). ``switch``: what to set where it
-    is off.
+    is off. ``own_address``: an administrator entered it, over HTTP; the operator's words are trusted further.
     """
 
     id: str
@@ -106,6 +118,7 @@ class Provider:
     default_model: str | None = None
     timeout_s: float | None = None
     switch: str = ""
+    own_address: bool = False
 
     def model(self, name: str) -> Model | None:
         """The enabled model of that name or alias."""
@@ -129,10 +142,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All there is to choose from, at one version; replaced whole and never changed."""
+    """All there is to choose from, at one version; replaced whole and never changed.
+
+    ``rests``: the keys that are put aside, by their ids.
+    """
 
     version: int
     providers: tuple[Provider, ...]
+    rests: Mapping[str, KeyRest] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> dict[str, Provider]:
@@ -164,3 +181,13 @@ class Catalogue:
             for model in provider.models:
                 if model.enabled:
                     yield provider, model
+
+
+def origin_of(address: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port: what a key is given to. ``("", "", None)`` for no address.
+
+    >>> origin_of("HTTPS://api.example.org/v1") == origin_of("https://api.example.org:443")
+    True
+    """
+    parts = urlsplit(address)
+    return (parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme))

@@ -96,6 +96,24 @@ class ProviderKeyRow(Model):
     provider: Mapped[ProviderRow] = relationship(back_populates="keys")
 
 
+class KeyRestRow(Model):
+    """A key that is put aside, a stored one or one from the environment, until a provider takes it again.
+
+    ``hint``: the mask of the key that failed, so that another one in its place begins afresh. ``strikes``: pauses in
+    a row. ``until``: the end of this pause. ``error``: the provider's words, masked.
+    """
+
+    __tablename__ = "key_rests"
+
+    key_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    provider_id: Mapped[str] = mapped_column(String(64), index=True)
+    hint: Mapped[str] = mapped_column(String(16))
+    strikes: Mapped[int] = mapped_column(Integer)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+    failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    error: Mapped[str] = mapped_column(Text)
+
+
 class Meta(Model):
     """Small shared facts: the catalogue's version, the known plaintext that proves the encryption key."""
 

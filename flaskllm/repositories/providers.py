@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Integer, String, cast, select, text, update
+from sqlalchemy import Integer, String, cast, delete, select, text, update
 from sqlalchemy.orm import Session, selectinload
 
-from flaskllm.models.catalogue import Meta, ModelRow, ProviderKeyRow, ProviderRow
+from flaskllm.models.catalogue import KeyRestRow, Meta, ModelRow, ProviderKeyRow, ProviderRow
 
 __all__ = [
+    "KeyRestRow",
     "ModelRow",
     "ProviderKeyRow",
     "ProviderRow",
@@ -18,13 +19,18 @@ __all__ = [
     "add_provider",
     "all_keys",
     "bump_version",
+    "drop_rest",
+    "drop_rests_of",
     "get_key",
     "get_model",
     "get_provider",
     "key_context",
     "load_providers",
+    "load_rests",
     "lock_catalogue",
+    "put_aside",
     "read_version",
+    "swap_ciphertext",
 ]
 
 VERSION = "catalogue_version"
@@ -119,3 +125,31 @@ def add_key(session: Session, row: ProviderKeyRow) -> ProviderKeyRow:
     session.add(row)
     session.flush()
     return row
+
+
+def swap_ciphertext(session: Session, key_id: str, old: str, new: str) -> bool:
+    """Write a key encrypted anew; False where somebody replaced or removed it meanwhile."""
+    statement = update(ProviderKeyRow).where(ProviderKeyRow.id == key_id, ProviderKeyRow.ciphertext == old)
+    return bool(session.execute(statement.values(ciphertext=new)).rowcount)  # type: ignore[attr-defined]
+
+
+# -- keys put aside ---------------------------------------------------------------------------------------------------
+
+
+def load_rests(session: Session) -> Sequence[KeyRestRow]:
+    return session.scalars(select(KeyRestRow)).all()
+
+
+def put_aside(session: Session, row: KeyRestRow) -> None:
+    """Write a pause, in the place of the key's last one."""
+    session.merge(row)
+
+
+def drop_rest(session: Session, key_id: str) -> bool:
+    """The key works again, or is gone; False where it was not aside."""
+    found = session.execute(delete(KeyRestRow).where(KeyRestRow.key_id == key_id))
+    return bool(found.rowcount)  # type: ignore[attr-defined]
+
+
+def drop_rests_of(session: Session, provider_id: str) -> None:
+    session.execute(delete(KeyRestRow).where(KeyRestRow.provider_id == provider_id))

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
@@ -26,10 +27,21 @@ SHARE = 2 / 3
 """Of the time left, for an attempt that has others after it: a provider that hangs must leave room for them."""
 
 
+class KeyWatch(Protocol):
+    """Who is told how keys fare (`KeyRing`)."""
+
+    def begun(self, candidate: Candidate) -> None: ...
+
+    def failed(self, candidate: Candidate, failure: ProviderFailure) -> None: ...
+
+    def worked(self, candidate: Candidate) -> None: ...
+
+
 class Attempts:
     """The candidates of one call in order; a second try of the last one only where it may help and cannot be billed."""
 
-    def __init__(self, candidates: Sequence[Candidate], call: CallContext) -> None:
+    def __init__(self, candidates: Sequence[Candidate], call: CallContext, keys: KeyWatch | None = None) -> None:
+        self._keys = keys
         self._waiting = deque(candidates)
         self._call = call
         self._by_provider: Counter[str] = Counter()
@@ -66,16 +78,25 @@ class Attempts:
         self._by_provider[candidate.provider.id] += 1
         self.number += 1
         self.candidate = candidate
+        if self._keys is not None:
+            self._keys.begun(candidate)
         return candidate
 
     def failed(self, failure: ProviderFailure) -> None:
         """Take note; decides whether there is a next one."""
         self.failures.append(failure)
         candidate = self.candidate
+        if self._keys is not None and candidate is not None:
+            self._keys.failed(candidate, failure)
         if not failure.try_elsewhere:
             self._over = True
         elif not self.others_left and candidate is not None and self._helps_again(failure, candidate):
             self._retry = candidate
+
+    def worked(self) -> None:
+        """The last one answered."""
+        if self._keys is not None and self.candidate is not None:
+            self._keys.worked(self.candidate)
 
     def _helps_again(self, failure: ProviderFailure, candidate: Candidate) -> bool:
         once = self._by_provider[candidate.provider.id] < MOST_PER_PROVIDER and self.number < MOST_IN_ALL

@@ -86,6 +86,8 @@ class CallBooks:
 
         ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
         """
+        if error is None and status < 400:
+            attempts.worked()
         if self._refused:
             return self._spent
         if attempt is None:

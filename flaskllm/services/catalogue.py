@@ -13,11 +13,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flaskllm.domain.catalogue import Catalogue, Endpoint, Key, Model, Provider
+from flaskllm.domain.catalogue import Catalogue, Endpoint, Key, KeyRest, Model, Provider, origin_of
 from flaskllm.domain.pricing import Price
 from flaskllm.errors import DomainError, Unavailable
 from flaskllm.repositories.database import Database
-from flaskllm.repositories.providers import ModelRow, ProviderRow, key_context, load_providers, read_version
+from flaskllm.repositories.providers import (
+    KeyRestRow,
+    ModelRow,
+    ProviderKeyRow,
+    ProviderRow,
+    key_context,
+    load_providers,
+    load_rests,
+    read_version,
+)
 from flaskllm.services.catalogue_file import Variable, filled, missing, stable_id
 from flaskllm.services.price_book import price_of
 from flaskllm.services.seeding import Seeder, seed
@@ -44,7 +53,8 @@ class Opener(Protocol):
 class CatalogueCache:
     """How old the picture may be.
 
-    ``key_required`` says whether a kind of provider can do nothing without a key (`ProviderFactory.key_required`).
+    ``key_required`` says whether a kind of provider can do nothing without a key (`ProviderFactory.key_required`),
+    ``default_base`` where its vendor's own service is.
     """
 
     def __init__(
@@ -55,6 +65,7 @@ class CatalogueCache:
         *,
         variable: Variable,
         key_required: Callable[[str], bool],
+        default_base: Callable[[str], str] = lambda _: "",
         max_age: float = MAX_AGE,
     ) -> None:
         self._database = database
@@ -62,6 +73,8 @@ class CatalogueCache:
         self._env = provider_env
         self._variable = variable
         self._key_required = key_required
+        self._default_base = default_base
+        self._opened: dict[tuple[str, str], str] = {}
         self._max_age = max_age
         self._lock = threading.Lock()
         self._held: Catalogue | None = None
@@ -108,22 +121,46 @@ class CatalogueCache:
             if held is not None and held.version == version:
                 return held
             rows = load_providers(session)
-        return Catalogue(version, tuple(self._provider(row) for row in rows))
+            rests = load_rests(session)
+        providers = tuple(self._provider(row) for row in rows)
+        known = {(row.id, key.id) for row in rows for key in row.keys}
+        self._opened = {at: value for at, value in self._opened.items() if at in known}
+        return Catalogue(version, providers, {row.key_id: _rest(row) for row in rests})
 
     def _provider(self, row: ProviderRow) -> Provider:
-        return _Assembly(row, self._env.get(row.id), self._own_keys(row), self._variable, self._key_required).provider()
+        return _Assembly(
+            row,
+            self._env.get(row.id),
+            self._own_keys(row),
+            self._variable,
+            key_required=self._key_required,
+            default_base=self._default_base,
+        ).provider()
 
     def _own_keys(self, row: ProviderRow) -> list[tuple[str | None, Key]]:
         """The administrators' keys, each with the endpoint that it is for; one that cannot be opened is left out."""
         keys = []
         for key in row.keys:
-            try:
-                value = self._vault.decrypt(key.ciphertext, context=key_context(row.id))
-            except (DomainError, ValueError) as error:
-                log.error("The key %s of provider %s cannot be decrypted: %s", key.id, row.id, error)
-            else:
+            value = self._opened.get((row.id, key.id)) or self._open(row, key)
+            if value:
+                self._opened[row.id, key.id] = value
                 keys.append((key.endpoint, Key(key.id, value)))
         return keys
+
+    def _open(self, row: ProviderRow, key: ProviderKeyRow) -> str | None:
+        """A key's value, opened once: what stands under an id never changes, only what it is encrypted with.
+
+        So a process whose list of encryption keys lacks the newest goes on with the keys it knows.
+        """
+        try:
+            return self._vault.decrypt(key.ciphertext, context=key_context(row.id))
+        except (DomainError, ValueError) as error:
+            log.error("The key %s of provider %s cannot be decrypted: %s", key.id, row.id, error)
+            return None
+
+
+def _rest(row: KeyRestRow) -> KeyRest:
+    return KeyRest(row.key_id, row.hint, row.until.timestamp(), row.strikes, row.error)
 
 
 class _Assembly:
@@ -135,13 +172,16 @@ class _Assembly:
         env: ProviderEnv | None,
         own_keys: list[tuple[str | None, Key]],
         variable: Variable,
+        *,
         key_required: Callable[[str], bool],
+        default_base: Callable[[str], str],
     ) -> None:
         self._row = row
         self._env = env if row.origin != "own" else None
         self._own_keys = own_keys
         self._variable = variable
         self._key_required = key_required
+        self._default_base = default_base
         self._own_address = str(row.connection.get("api_base") or "")
         words = row.shipped or {}
         self._words = {name: str(words.get(name) or "") for name in ("base_url", "api_key")}
@@ -166,6 +206,7 @@ class _Assembly:
             default_model=self._default_model(),
             timeout_s=row.connection.get("timeout_s"),
             switch="" if row.enabled is False else self._switch(),
+            own_address=bool(self._own_address),
         )
 
     def _kind(self) -> str:
@@ -185,11 +226,26 @@ class _Assembly:
     def _endpoints(self) -> tuple[Endpoint, ...]:
         """An administrator's address first, then the environment's, then the operator's file, else the vendor's own."""
         if self._own_address:
-            return (self._endpoint("main", self._own_address, None),)
+            return (self._endpoint("main", self._own_address, self._key_for_own_address()),)
         if self._env and self._env.regions:
             return tuple(self._endpoint(at.name, at.endpoint, at.key.reveal()) for at in self._env.regions)
-        address = (self._env.base_url if self._env else None) or filled(self._words["base_url"], self._variable) or ""
-        return (self._endpoint("main", address, self._given_key()),)
+        return (self._endpoint("main", self._given_address(), self._given_key()),)
+
+    def _given_address(self) -> str:
+        return (self._env.base_url if self._env else None) or filled(self._words["base_url"], self._variable) or ""
+
+    def _key_for_own_address(self) -> str | None:
+        """The environment's key goes to the host that the environment, or its vendor, names, and to no other."""
+        if self._env and self._env.regions:
+            return None
+        usual = self._given_address() or self._usual_address()
+        return self._given_key() if usual and origin_of(usual) == origin_of(self._own_address) else None
+
+    def _usual_address(self) -> str:
+        try:
+            return self._default_base(self._row.kind)
+        except (DomainError, ImportError, AttributeError):
+            return ""  # a package that is gone or broken: `_needs_key` tells of it
 
     def _given_key(self) -> str | None:
         """The key from the environment: the provider's own variable, or the one that the operator's file names."""

@@ -15,7 +15,7 @@ from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
-from flaskllm.services.attempts import Attempts
+from flaskllm.services.attempts import Attempts, KeyWatch
 from flaskllm.services.books import CallBooks
 from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
 from flaskllm.services.images import ImageInliner
@@ -46,7 +46,9 @@ class ChatOrchestrator:
         drains: Drains,
         most_streams: int | None,
         refuse_unpriced: bool = False,
+        keys: KeyWatch | None = None,
     ) -> None:
+        self._keys = keys
         self._router, self._factory, self._ledger, self._limits = router, factory, ledger, limits
         self._usage, self._images, self._shutdown = usage, images, shutdown
         self._times, self._drains = times, drains
@@ -152,7 +154,7 @@ class ChatOrchestrator:
         except DomainError as error:
             books.tell_refusal(error)
             raise
-        return books, Attempts(candidates, call), rates
+        return books, Attempts(candidates, call, self._keys), rates
 
     def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget

@@ -26,6 +26,7 @@ class ProviderFactory:
     """One adapter and one pool of connections for each provider, shared by threads.
 
     ``verify``: check certificates (``HTTPX_CLIENT_VERIFY``). ``pool_size``: connections kept for the next call.
+    ``admits``: which addresses may be dialled for a provider whose own an administrator entered; None: all.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class ProviderFactory:
         pool_size: int = 256,
         ca_file: str | None = None,
         proxy_for: Callable[[str, str], str | None] | None = None,
+        admits: Callable[[str], bool] | None = None,
     ) -> None:
+        self._admits = admits
         self._verify = verify
         self._pool_size = pool_size
         self._ca_file = ca_file
@@ -60,14 +63,20 @@ class ProviderFactory:
         if held is not None and _speaks_alike(held[0], provider):
             self._built[provider.id] = (provider, held[1])
             return held[1]
-        adapter = load_adapter(provider.kind)(provider, self._transport())
+        adapter = load_adapter(provider.kind)(provider, self._transport(provider))
         self._built[provider.id] = (provider, adapter)
         if held is not None:
             held[1].transport.close()
         return adapter
 
-    def _transport(self) -> Transport:
-        return Transport(verify=self._verify, size=self._pool_size, ca_file=self._ca_file, proxy_for=self._proxy_for)
+    def _transport(self, provider: Provider) -> Transport:
+        return Transport(
+            verify=self._verify,
+            size=self._pool_size,
+            ca_file=self._ca_file,
+            proxy_for=self._proxy_for,
+            admits=self._admits if provider.own_address else None,
+        )
 
     def describe(self, kind: str) -> KindDescription:
         """What a kind asks for. Raises `InvalidRequest` for an unknown one."""
@@ -83,6 +92,10 @@ class ProviderFactory:
     def key_required(self, kind: str) -> bool:
         """Whether a provider of this kind can do nothing without a key."""
         return load_adapter(kind).KEY_REQUIRED
+
+    def default_base(self, kind: str) -> str:
+        """Where a kind's vendor has its service; empty where there is none."""
+        return load_adapter(kind).DEFAULT_BASE
 
     def close(self) -> None:
         """Drop every kept connection, at the end of the process."""
