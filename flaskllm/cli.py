@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import wraps
@@ -21,6 +22,7 @@ from flaskllm.cli_catalogue import register_catalogue_commands
 from flaskllm.cli_worker import register_worker_command
 from flaskllm.domain.account import DISABLED
 from flaskllm.domain.api_token import TokenFields
+from flaskllm.domain.audit import at_the_shell
 from flaskllm.domain.principal import PERIODS, SCOPES
 from flaskllm.errors import DomainError
 from flaskllm.extensions import services
@@ -38,12 +40,14 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 password_option = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 users_group = AppGroup("users", help="Make, see and change accounts.")
 tokens_group = AppGroup("tokens", help="Make, see and revoke API tokens.")
+audit_group = AppGroup("audit", help="The trail of who changed what.")
 
 
 def register_commands(app: Flask) -> None:
     """Give an application its command line."""
     app.cli.add_command(users_group)
     app.cli.add_command(tokens_group)
+    app.cli.add_command(audit_group)
     app.cli.add_command(dev_token)
     register_catalogue_commands(app)
     register_worker_command(app)
@@ -73,7 +77,8 @@ def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
 @told_plainly
 def create_user(name: str, email: str, *, admin: bool, password_stdin: bool) -> None:
     """Make an account; prints its id."""
-    user = services.accounts.create_user(name, email, _password(from_stdin=password_stdin), admin=admin)
+    password = _password(from_stdin=password_stdin)
+    user = services.accounts.create_user(name, email, password, admin=admin, actor=at_the_shell())
     click.echo(user.id)
 
 
@@ -92,7 +97,7 @@ def list_users(*, as_json: bool) -> None:
 @told_plainly
 def approve_user(name: str) -> None:
     """Let a waiting account spend, or a disabled one in again."""
-    services.accounts.change_user(services.accounts.find_user(name).id, {"status": "active"})
+    services.accounts.change_user(services.accounts.find_user(name).id, {"status": "active"}, actor=at_the_shell())
     click.echo(f"{name} is active.", err=True)
 
 
@@ -101,7 +106,7 @@ def approve_user(name: str) -> None:
 @told_plainly
 def disable_user(name: str) -> None:
     """End an account's sessions and tokens at once."""
-    services.accounts.change_user(services.accounts.find_user(name).id, {"status": DISABLED})
+    services.accounts.change_user(services.accounts.find_user(name).id, {"status": DISABLED}, actor=at_the_shell())
     click.echo(f"{name} is disabled.", err=True)
 
 
@@ -112,7 +117,7 @@ def disable_user(name: str) -> None:
 def reset_password(name: str, *, password_stdin: bool) -> None:
     """Give an account a new password; its sessions end."""
     user = services.accounts.find_user(name)
-    services.accounts.reset_password(user.id, _password(from_stdin=password_stdin))
+    services.accounts.reset_password(user.id, _password(from_stdin=password_stdin), actor=at_the_shell())
     click.echo(f"{name} has a new password; its sessions are over.", err=True)
 
 
@@ -160,9 +165,9 @@ def create_token(name: str, *, username: str | None, **options: Any) -> None:
     """Make an API token; the token alone on standard output, this once."""
     fields = _fields(name, options)
     if username is None:
-        _, token = services.tokens.issue_for_service(name=name, document=fields)
+        _, token = services.tokens.issue_for_service(name=name, document=fields, actor=at_the_shell())
     else:
-        _, token = services.tokens.issue_for_user(username, fields)
+        _, token = services.tokens.issue_for_user(username, fields, actor=at_the_shell())
     click.echo(token)
 
 
@@ -202,7 +207,7 @@ def _state(row: Any) -> str:
 @told_plainly
 def revoke_token(token_id: str) -> None:
     """End a token at once."""
-    services.tokens.revoke_any(token_id)
+    services.tokens.revoke_any(token_id, actor=at_the_shell())
     click.echo("Revoked.", err=True)
 
 
@@ -215,8 +220,30 @@ def revoke_token(token_id: str) -> None:
 @told_plainly
 def rotate_token(token_id: str, *, grace_s: int) -> None:
     """Give a token a new text; the new one alone on standard output, this once."""
-    _, token = services.tokens.rotate_any(token_id, grace_s=grace_s)
+    _, token = services.tokens.rotate_any(token_id, grace_s=grace_s, actor=at_the_shell())
     click.echo(token)
+
+
+# -- audit ------------------------------------------------------------------------------------------------------------
+
+
+@audit_group.command("verify")
+@as_json_option
+@click.pass_context
+@told_plainly
+def verify_audit(context: click.Context, *, as_json: bool) -> None:
+    """Check the trail from its first row to its head; exit status 1 at the first row that somebody has been at.
+
+    Note the head that is printed somewhere else: against it even an old copy of the whole database is seen.
+    """
+    found = services.audit.verify()
+    if as_json:
+        click.echo(json.dumps({"ok": found.is_sound, **asdict(found)}, indent=2))
+    elif found.is_sound:
+        click.echo(f"{found.count} rows, all sound; head {found.head or '-'}")
+    else:
+        click.echo(f"Row {found.broken} is not sound: {found.fault}. {found.count} rows before it are.", err=True)
+    context.exit(0 if found.is_sound else 1)
 
 
 # -- development ------------------------------------------------------------------------------------------------------
@@ -232,7 +259,9 @@ def dev_token() -> None:
     path = Path(current_app.instance_path) / DEV_TOKEN_FILE
     token = _kept(path)
     if token is None:
-        _, token = services.tokens.issue_for_service(name="development", document={"scopes": DEV_TOKEN_SCOPES})
+        _, token = services.tokens.issue_for_service(
+            name="development", document={"scopes": DEV_TOKEN_SCOPES}, actor=at_the_shell()
+        )
         _keep(path, token)
     click.echo(token)
 

@@ -14,8 +14,9 @@ from flaskllm.domain.principal import Principal
 from flaskllm.extensions import db
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.users import User
-from flaskllm.security import JwtCodec, Passwords
+from flaskllm.security import ChainKeys, JwtCodec, Passwords
 from flaskllm.services.accounts import AccountService
+from flaskllm.services.audit import AuditTrail
 from flaskllm.services.tokens import TokenService
 
 SIGNING_KEY = "k3Yr9vQ2mZ7pX4tB8nL1wS6dF0hJ5cGa"
@@ -48,6 +49,7 @@ class People:
     accounts: AccountService
     tokens: TokenService
     throttle: Windows
+    audit: AuditTrail
 
     def user(self, name: str = "alice", **more: Any) -> User:
         return self.accounts.create_user(name, f"{name}@example.com", PASSWORD, **more)
@@ -72,7 +74,9 @@ def people(database: Database, *, environment_token: str | None = None, **option
         "refresh_seconds": 3600,
         **options,
     }
+    audit = AuditTrail(database, ChainKeys([SIGNING_KEY]))
     accounts = AccountService(
-        database, passwords=Passwords(), jwt=JwtCodec([SIGNING_KEY]), throttle=throttle.hit, **settings
+        database, audit=audit, passwords=Passwords(), jwt=JwtCodec([SIGNING_KEY]), throttle=throttle.hit, **settings
     )
-    return People(database, accounts, TokenService(database, environment_token=environment_token), throttle)
+    tokens = TokenService(database, audit=audit, environment_token=environment_token)
+    return People(database, accounts, tokens, throttle, audit)

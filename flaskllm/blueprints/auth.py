@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
-from flaskllm.blueprints._guard import bearer, current_principal
+from flaskllm.blueprints._guard import bearer, current_actor, current_principal
 from flaskllm.blueprints._http import json_body, optional_json_body, success
 from flaskllm.errors import InvalidRequest, invalid
 from flaskllm.extensions import services
@@ -18,7 +18,7 @@ MOST_BYTES = 64 * 1024
 @bp.post("/auth/register")
 def register() -> Response:
     asked = wire.read_registration(json_body(limit=MOST_BYTES))
-    user = services.accounts.register(**asked, address=request.remote_addr)
+    user = services.accounts.register(**asked, address=request.remote_addr, request_id=g.request_id)
     return success({"user": wire.write_user(user)}, status=201)
 
 
@@ -55,6 +55,6 @@ def read_profile() -> Response:
 def change_profile() -> Response:
     changes, old_password = wire.read_profile(json_body(limit=MOST_BYTES))
     user = services.accounts.change_profile(
-        current_principal(), changes, old_password=old_password, address=request.remote_addr
+        current_principal(), changes, old_password=old_password, address=request.remote_addr, actor=current_actor()
     )
     return success(wire.write_user(user))

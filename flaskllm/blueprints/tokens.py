@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from flaskllm.blueprints._guard import current_principal
+from flaskllm.blueprints._guard import current_actor, current_principal
 from flaskllm.blueprints._http import json_body, listing, no_content, optional_json_body, page, success
 from flaskllm.extensions import services
 from flaskllm.wire import accounts as wire
@@ -21,7 +21,7 @@ def list_tokens() -> Response:
 
 @bp.post("")
 def create_token() -> Response:
-    row, text = services.tokens.issue(current_principal(), wire.read_token(json_body()))
+    row, text = services.tokens.issue(current_principal(), wire.read_token(json_body()), actor=current_actor())
     return success(wire.write_token(row, text=text), status=201, no_store=True)
 
 
@@ -33,17 +33,18 @@ def read_token(token_id: str) -> Response:
 @bp.patch("/<token_id>")
 def change_token(token_id: str) -> Response:
     changes = wire.read_token_changes(json_body())
-    return success(wire.write_token(services.tokens.change(current_principal(), token_id, changes)))
+    row = services.tokens.change(current_principal(), token_id, changes, actor=current_actor())
+    return success(wire.write_token(row))
 
 
 @bp.delete("/<token_id>")
 def revoke_token(token_id: str) -> Response:
-    services.tokens.revoke(current_principal(), token_id)
+    services.tokens.revoke(current_principal(), token_id, actor=current_actor())
     return no_content()
 
 
 @bp.post("/<token_id>/rotate")
 def rotate_token(token_id: str) -> Response:
     asked = wire.read_rotation(optional_json_body())
-    row, text = services.tokens.rotate(current_principal(), token_id, **asked)
+    row, text = services.tokens.rotate(current_principal(), token_id, **asked, actor=current_actor())
     return success(wire.write_token(row, text=text), status=201, no_store=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import TypedDict
 
+from flaskllm.domain.api_token import TokenBudget
 from flaskllm.errors import Detail
 
-ACTIVE, WAITING, DISABLED = "active", "waiting", "disabled"
+ACTIVE, WAITING, DISABLED, CLOSED = "active", "waiting", "disabled", "closed"
+STATUSES = (ACTIVE, WAITING, DISABLED)
+"""What an administrator may set; ``closed`` is for good, and comes by deleting."""
+BARRED = (DISABLED, CLOSED)
+"""Who is let in by nothing."""
 ROLES = ("user", "admin")
 
 SERVICE_USER = "service"
@@ -37,13 +41,13 @@ class ProfileFields(TypedDict, total=False):
     password: str
 
 
-class UserFields(TypedDict, total=False):
-    """What an administrator may change of anybody's; ``budget`` in US dollars, None for no bound."""
+class UserFields(ProfileFields, total=False):
+    """What an administrator may say of anybody's account; ``budget`` None: no bound."""
 
     role: str
     status: str
     scopes: Sequence[str]
-    budget: Decimal | None
+    budget: TokenBudget | None
 
 
 def folded(name: str) -> str:
@@ -53,6 +57,11 @@ def folded(name: str) -> str:
     'admin'
     """
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def closed_email(user_id: str) -> str:
+    """What stands in place of a closed account's e-mail, so that its person may begin anew with it."""
+    return f"{user_id}@closed.invalid"
 
 
 def faults_of(*, username: str | None = None, email: str | None = None, password: str | None = None) -> list[Detail]:

@@ -10,7 +10,17 @@ from sqlalchemy.orm import Session, joinedload
 
 from flaskllm.models.account import ApiToken
 
-__all__ = ["ApiToken", "add_token", "count_live", "find_by_hash", "get_token", "list_tokens", "lock_token", "touch"]
+__all__ = [
+    "ApiToken",
+    "add_token",
+    "count_live",
+    "find_by_hash",
+    "get_token",
+    "list_tokens",
+    "lock_token",
+    "revoke_all_of",
+    "touch",
+]
 
 
 def add_token(session: Session, token: ApiToken) -> None:
@@ -54,6 +64,12 @@ def count_live(session: Session, owner_id: str, at: datetime) -> int:
 def lock_token(session: Session, token_id: str) -> None:
     """Begin by writing, so that two who change the same token come one after the other."""
     session.execute(update(ApiToken).where(ApiToken.id == token_id).values(hash=ApiToken.hash))
+
+
+def revoke_all_of(session: Session, owner_id: str, at: datetime) -> None:
+    """Every token of this owner; those that were revoked before keep their moment."""
+    live = update(ApiToken).where(ApiToken.user_id == owner_id, ApiToken.revoked_at.is_(None))
+    session.execute(live.values(revoked_at=at))
 
 
 def touch(session: Session, token_id: str, *, at: datetime, unless_since: datetime) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from flaskllm.domain.account import ACTIVE, SERVICE_USER, folded
+from flaskllm.domain.account import ACTIVE, CLOSED, SERVICE_USER, folded
 from flaskllm.models.account import User
 
 __all__ = [
     "User",
+    "WantedUsers",
     "add_user",
     "count_other_admins",
     "find_by_login",
@@ -22,6 +24,18 @@ __all__ = [
     "lock_user",
     "lock_users",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedUsers:
+    """Which accounts a list shows: ``search`` is looked for in names and e-mails; closed ones only by ``status``."""
+
+    search: str | None = None
+    role: str | None = None
+    status: str | None = None
+
+
+EVERYBODY = WantedUsers()
 
 
 def add_user(session: Session, user: User) -> None:
@@ -50,14 +64,25 @@ def is_taken(session: Session, column: str, key: str, *, but: str | None = None)
     return session.scalar(query.where(User.id != but) if but else query) is not None
 
 
-def list_users(session: Session, *, limit: int | None = None, after: str | None = None) -> Sequence[User]:
+def list_users(
+    session: Session, wanted: WantedUsers = EVERYBODY, *, limit: int | None = None, after: str | None = None
+) -> Sequence[User]:
     """By age, oldest first; ``after`` is the id that the page before ended with."""
-    query = select(User).order_by(User.created_at, User.id)
+    query = select(User).where(*_conditions(wanted)).order_by(User.created_at, User.id)
     start = session.get(User, after) if after else None
     if start:
         later = (User.created_at > start.created_at) | ((User.created_at == start.created_at) & (User.id > start.id))
         query = query.where(later)
     return session.scalars(query.limit(limit)).all()
+
+
+def _conditions(wanted: WantedUsers) -> Iterator[ColumnElement[bool]]:
+    yield User.status != CLOSED if wanted.status is None else User.status == wanted.status
+    if wanted.role is not None:
+        yield User.role == wanted.role
+    if wanted.search is not None:
+        key = folded(wanted.search)
+        yield User.username_key.contains(key, autoescape=True) | User.email_key.contains(key, autoescape=True)
 
 
 def count_other_admins(session: Session, user_id: str) -> int:

@@ -11,29 +11,39 @@ from sqlalchemy.orm import Session
 
 from flaskllm.domain.account import (
     ACTIVE,
-    DISABLED,
+    BARRED,
+    CLOSED,
     ROLES,
     SERVICE_USER,
+    STATUSES,
     WAITING,
     ProfileFields,
     UserFields,
+    closed_email,
     faults_of,
     folded,
 )
-from flaskllm.domain.pricing import from_dollars
-from flaskllm.domain.principal import SCOPES, Principal
+from flaskllm.domain.api_token import TokenBudget
+from flaskllm.domain.audit import MASK, SYSTEM, Actor, difference
+from flaskllm.domain.pricing import from_dollars, to_dollars
+from flaskllm.domain.principal import PERIODS, SCOPES, Principal
 from flaskllm.errors import Conflict, Detail, Forbidden, InvalidRequest, NotFound, Unauthenticated, invalid
-from flaskllm.models.types import now
+from flaskllm.models.types import new_id, now
+from flaskllm.repositories import tokens
 from flaskllm.repositories import users as repository
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.sessions import revoke_all_of
-from flaskllm.repositories.users import User
+from flaskllm.repositories.users import EVERYBODY, User, WantedUsers
 from flaskllm.security import JwtCodec, Passwords
+from flaskllm.services.audit import AuditTrail
 from flaskllm.services.guessing import Guesses, Throttle
 from flaskllm.services.sessions import Login, Sessions
 
 WRONG_LOGIN = "User name or password is wrong."
 UNIQUE = {"username": "username_key", "email": "email_key"}
+PROVEN = ("username", "email", "password")
+OF_THE_SERVICE_USER = frozenset({"status", "budget_amount", "budget_period"})
+"""What an operator may change of it: what it spends, and whether it is there at all."""
 
 
 class AccountService:
@@ -43,6 +53,7 @@ class AccountService:
         self,
         database: Database,
         *,
+        audit: AuditTrail,
         passwords: Passwords,
         jwt: JwtCodec,
         throttle: Throttle,
@@ -53,6 +64,7 @@ class AccountService:
         refresh_seconds: int,
     ) -> None:
         self._db = database
+        self._audit = audit
         self._passwords = passwords
         self._guesses = Guesses(throttle)
         self._registration = registration
@@ -65,13 +77,16 @@ class AccountService:
 
     # -- anybody ------------------------------------------------------------------------------------------------------
 
-    def register(self, username: str, email: str, password: str, *, address: str | None = None) -> User:
+    def register(
+        self, username: str, email: str, password: str, *, address: str | None = None, request_id: str | None = None
+    ) -> User:
         """A new account, never an administrator's. Where registration needs approval it waits for one."""
         if self._registration == "closed":
             raise Forbidden("Registration is closed; ask an administrator for an account.")
         self._guesses.count_address(address)
         status = WAITING if self._registration == "approval" else ACTIVE
-        return self._create(username, email, password, role="user", scopes=self._default_scopes, status=status)
+        user = self._new(username, email, password, scopes=self._default_scopes, status=status)
+        return self._add(user, Actor(user.id, username, address, request_id), "user.register")
 
     def login(self, login: str, password: str, *, address: str | None = None) -> Login:
         """By user name or e-mail. Who is unknown, disabled or wrong gets the same answer after the same time."""
@@ -79,7 +94,7 @@ class AccountService:
             user = repository.find_by_login(session, login)
         self._guesses.count(user.id if user else folded(login), address)
         is_right = self._passwords.verify(password, user.password_hash if user else None)
-        if user is None or not is_right or user.status == DISABLED:
+        if user is None or not is_right or user.status in BARRED:
             raise Unauthenticated(WRONG_LOGIN)
         return self._sessions.open(user)
 
@@ -95,7 +110,13 @@ class AccountService:
         return self.get_user(principal.user_id)
 
     def change_profile(
-        self, principal: Principal, changes: ProfileFields, *, old_password: str | None, address: str | None = None
+        self,
+        principal: Principal,
+        changes: ProfileFields,
+        *,
+        old_password: str | None,
+        address: str | None = None,
+        actor: Actor = SYSTEM,
     ) -> User:
         """E-mail and password need the old password. A new password ends every session: all log in again."""
         if principal.token_id is not None:
@@ -105,7 +126,7 @@ class AccountService:
         if "email" in changes or "password" in changes:
             self._prove(user, old_password, address)
         columns = self._columns(changes)
-        return self._write(user, columns, is_new_password="password" in changes)
+        return self._write(user, columns, actor)
 
     def _prove(self, user: User, old_password: str | None, address: str | None) -> None:
         if old_password is None:
@@ -114,7 +135,7 @@ class AccountService:
         if not self._passwords.verify(old_password, user.password_hash):
             raise Forbidden("The old password is wrong.", details=[{"field": "old_password", "message": "is wrong"}])
 
-    def _columns(self, changes: ProfileFields) -> dict[str, Any]:
+    def _columns(self, changes: ProfileFields | UserFields) -> dict[str, Any]:
         columns: dict[str, Any] = {}
         for name, key in UNIQUE.items():
             if name in changes:
@@ -126,16 +147,15 @@ class AccountService:
             columns["password_hash"] = self._passwords.hash(changes["password"])
         return columns
 
-    def _write(self, user: User, columns: Mapping[str, Any], *, is_new_password: bool) -> User:
+    def _write(self, user: User, columns: Mapping[str, Any], actor: Actor) -> User:
+        """Only on what was looked at: whoever changed the password meanwhile has not shown it here."""
         try:
             with self._db.transaction() as session:
                 repository.lock_user(session, user.id)
                 row = _found(repository.get_user(session, user.id))
                 if row.password_hash != user.password_hash:
                     raise Conflict("The account was changed at the same moment; look at it and try again.")
-                self._apply(session, row, columns)
-                if is_new_password:
-                    revoke_all_of(session, row.id, now())
+                self._change(session, row, columns, actor)
         except IntegrityError:
             raise _taken() from None
         self._sessions.forget()
@@ -143,10 +163,24 @@ class AccountService:
 
     # -- the operator -------------------------------------------------------------------------------------------------
 
-    def create_user(self, username: str, email: str, password: str, *, admin: bool = False) -> User:
-        """By an operator: needs no approval, and may be an administrator, who has every scope."""
-        scopes = list(SCOPES) if admin else self._default_scopes
-        return self._create(username, email, password, role=ROLES[admin], scopes=scopes, status=ACTIVE)
+    def create_user(
+        self,
+        username: str,
+        email: str,
+        password: str | None,
+        *,
+        admin: bool = False,
+        fields: UserFields | None = None,
+        actor: Actor = SYSTEM,
+    ) -> User:
+        """By an operator: needs no approval, and may be an administrator, who has every scope.
+
+        ``fields`` says the rest. Without a password nobody logs in until one is given.
+        """
+        asked: UserFields = {"role": ROLES[admin], **(fields or {})}
+        columns = _checked(asked)
+        scopes = columns.pop("scopes", list(SCOPES) if asked["role"] == "admin" else self._default_scopes)
+        return self._add(self._new(username, email, password, scopes=scopes, **columns), actor, "user.create")
 
     def get_user(self, user_id: str) -> User:
         with self._db.reading() as session:
@@ -156,62 +190,88 @@ class AccountService:
         with self._db.reading() as session:
             return _found(repository.find_by_name(session, username))
 
-    def list_users(self, *, limit: int | None = None, after: str | None = None) -> tuple[Sequence[User], str | None]:
+    def list_users(
+        self, wanted: WantedUsers = EVERYBODY, *, limit: int | None = None, after: str | None = None
+    ) -> tuple[Sequence[User], str | None]:
         """A page, oldest first, and where the next one begins."""
         with self._db.reading() as session:
             if after is not None and repository.get_user(session, after) is None:
                 raise invalid("after", "is not the id of a user")
-            rows = repository.list_users(session, limit=None if limit is None else limit + 1, after=after)
+            rows = repository.list_users(session, wanted, limit=None if limit is None else limit + 1, after=after)
         if limit is None or len(rows) <= limit:
             return rows, None
         return rows[:limit], rows[limit - 1].id
 
-    def change_user(self, user_id: str, changes: UserFields) -> User:
-        """There is always an administrator left who can log in."""
-        columns = _checked(changes)
-        with self._db.transaction() as session:
-            repository.lock_users(session)
-            row = _found(repository.get_user(session, user_id))
-            was_admin = row.role == "admin" and row.status == ACTIVE and row.username != SERVICE_USER
-            self._apply(session, row, columns)
-            is_admin = row.role == "admin" and row.status == ACTIVE
-            if was_admin and not is_admin and not repository.count_other_admins(session, row.id):
-                raise Conflict("The last administrator cannot be removed or demoted.")
-            if row.status == DISABLED:
-                revoke_all_of(session, row.id, now())
+    def change_user(self, user_id: str, changes: UserFields, *, actor: Actor = SYSTEM) -> User:
+        """There is always an administrator left who can log in. Barring, or a new password, ends the sessions."""
+        _refuse(faults_of(**{name: changes[name] for name in PROVEN if name in changes}))  # type: ignore[literal-required]
+        columns = _checked(changes) | self._columns(changes)
+        try:
+            with self._db.transaction() as session:
+                row = self._locked(session, user_id)
+                if row.username_key == SERVICE_USER and not columns.keys() <= OF_THE_SERVICE_USER:
+                    raise Conflict("Of the built-in service user only status and budget can be changed.")
+                was_admin = _can_administrate(row)
+                self._change(session, row, columns | _scopes_of_role(row, columns), actor)
+                if was_admin and not _can_administrate(row):
+                    _refuse_the_last(session, row)
+        except IntegrityError:
+            raise _taken() from None
         self._sessions.forget()
         return row
 
-    def reset_password(self, user_id: str, password: str) -> User:
+    def reset_password(self, user_id: str, password: str, *, actor: Actor = SYSTEM) -> User:
         """Give a new password, and end every session of the old one."""
         _refuse(faults_of(password=password))
         user = self.get_user(user_id)
         if user.username_key == SERVICE_USER:
             raise Conflict("The service user has no password and cannot log in.")
-        columns = {"password_hash": self._passwords.hash(password)}
-        return self._write(user, columns, is_new_password=True)
+        return self._write(user, {"password_hash": self._passwords.hash(password)}, actor)
+
+    def close_user(self, user_id: str, *, actor: Actor = SYSTEM) -> None:
+        """For good: sessions and tokens end, usage stays under the name, and nobody else is ever given that name."""
+        with self._db.transaction() as session:
+            row = self._locked(session, user_id)
+            if row.username_key == SERVICE_USER:
+                raise Conflict("The built-in service user cannot be removed; disable it.")
+            if _can_administrate(row):
+                _refuse_the_last(session, row)
+            before, freed = _facts(row), closed_email(row.id)
+            columns = {"status": CLOSED, "password_hash": None, "email": freed, "email_key": folded(freed)}
+            self._apply(session, row, columns)
+            revoke_all_of(session, row.id, now())
+            tokens.revoke_all_of(session, row.id, now())
+            self._audit.record(session, actor, "user.delete", f"user:{row.id}", before, None)
+        self._sessions.forget()
+
+    @staticmethod
+    def _locked(session: Session, user_id: str) -> User:
+        """An open account, and with it every administrator's: whether one is left is a rule over all of them."""
+        repository.lock_users(session)
+        repository.lock_user(session, user_id)
+        return _found(repository.get_user(session, user_id))
 
     # -- all of them --------------------------------------------------------------------------------------------------
 
-    def _create(
-        self, username: str, email: str, password: str, *, role: str, scopes: Sequence[str], status: str
-    ) -> User:
+    def _new(self, username: str, email: str, password: str | None, **columns: Any) -> User:
+        """A sound account that is not written yet; its budget is the usual one unless ``columns`` have another."""
         _refuse(faults_of(username=username, email=email, password=password))
         self._refuse_taken(username, email)
-        user = User(
+        return User(
+            id=new_id(),
             username=username,
             username_key=folded(username),
             email=email,
             email_key=folded(email),
-            password_hash=self._passwords.hash(password),
-            role=role,
-            scopes=list(scopes),
-            status=status,
-            budget_amount=self._default_budget,
+            password_hash=None if password is None else self._passwords.hash(password),
+            **{"budget_amount": self._default_budget, "budget_period": "month", **columns},
         )
+
+    def _add(self, user: User, actor: Actor, action: str) -> User:
         try:
             with self._db.transaction() as session:
                 repository.add_user(session, user)
+                self._audit.record(session, actor, action, f"user:{user.id}", None, _facts(user))
         except IntegrityError:
             raise _taken() from None
         return user
@@ -225,6 +285,18 @@ class AccountService:
                 if repository.is_taken(session, UNIQUE[name], folded(value)):
                     raise _taken(name)
 
+    def _change(self, session: Session, row: User, columns: Mapping[str, Any], actor: Actor) -> None:
+        """Write it, end the sessions that must end, and tell the trail what differs."""
+        before = _facts(row)
+        self._apply(session, row, columns)
+        if row.status in BARRED or "password_hash" in columns:
+            revoke_all_of(session, row.id, now())
+        old, new = difference(before, _facts(row))
+        if "password_hash" in columns:
+            new["password"] = MASK
+        if new:
+            self._audit.record(session, actor, "user.change", f"user:{row.id}", old, new)
+
     @staticmethod
     def _apply(session: Session, row: User, columns: Mapping[str, Any]) -> None:
         for name, key in UNIQUE.items():
@@ -236,22 +308,61 @@ class AccountService:
 
 
 def _checked(changes: UserFields) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: value for name, value in changes.items() if name != "budget"}
+    """The columns of what only an administrator says."""
+    columns: dict[str, Any] = {name: changes[name] for name in ("role", "status") if name in changes}
     if changes.get("role", "user") not in ROLES:
         raise invalid("role", f"must be one of {', '.join(ROLES)}")
-    if changes.get("status", ACTIVE) not in (ACTIVE, WAITING, DISABLED):
-        raise invalid("status", f"must be one of {ACTIVE}, {WAITING}, {DISABLED}")
+    if changes.get("status", ACTIVE) not in STATUSES:
+        raise invalid("status", f"must be one of {', '.join(STATUSES)}")
     if "scopes" in changes:
         if unknown := set(changes["scopes"]) - set(SCOPES):
             raise invalid("scopes", f"{min(unknown)!r} is no scope")
         columns["scopes"] = [scope for scope in SCOPES if scope in changes["scopes"]]
     if "budget" in changes:
-        columns["budget_amount"] = None if changes["budget"] is None else from_dollars(changes["budget"])
+        columns |= _budget(changes["budget"])
     return columns
 
 
+def _budget(asked: TokenBudget | None) -> dict[str, Any]:
+    if asked is None:
+        return {"budget_amount": None}
+    if asked["period"] not in PERIODS:
+        raise invalid("budget.period", f"must be one of {', '.join(PERIODS)}")
+    return {"budget_amount": from_dollars(asked["amount"]), "budget_period": asked["period"]}
+
+
+def _scopes_of_role(row: User, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The scope ``admin`` comes and goes with the role, unless the scopes are said too."""
+    if columns.get("role", row.role) == row.role or "scopes" in columns:
+        return {}
+    wanted = {*row.scopes, "admin"} if columns["role"] == "admin" else {*row.scopes} - {"admin"}
+    return {"scopes": [scope for scope in SCOPES if scope in wanted]}
+
+
+def _can_administrate(row: User) -> bool:
+    return row.role == "admin" and row.status == ACTIVE and row.username_key != SERVICE_USER
+
+
+def _refuse_the_last(session: Session, row: User) -> None:
+    if not repository.count_other_admins(session, row.id):
+        raise Conflict("The last administrator cannot be removed or demoted.")
+
+
+def _facts(row: User) -> dict[str, Any]:
+    """An account as the audit trail tells of it."""
+    bound = row.budget_amount
+    return {
+        "username": row.username,
+        "email": row.email,
+        "role": row.role,
+        "scopes": list(row.scopes),
+        "status": row.status,
+        "budget": None if bound is None else {"amount": to_dollars(bound), "period": row.budget_period},
+    }
+
+
 def _found(user: User | None) -> User:
-    if user is None:
+    if user is None or user.status == CLOSED:
         raise NotFound("There is no such user.")
     return user
 

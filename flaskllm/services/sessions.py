@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from flaskllm.domain import api_token
-from flaskllm.domain.account import ACTIVE, DISABLED
+from flaskllm.domain.account import ACTIVE, BARRED
 from flaskllm.domain.principal import Budget, Principal
 from flaskllm.errors import DomainError, TokenExpired, TokenRevoked, Unauthenticated
 from flaskllm.models.types import now
@@ -61,7 +61,7 @@ class Sessions:
         with self._db.transaction() as session:
             lock_user(session, user.id)
             current = get_user(session, user.id)
-            if current is None or current.status == DISABLED or current.password_hash != user.password_hash:
+            if current is None or current.status in BARRED or current.password_hash != user.password_hash:
                 raise Unauthenticated(OVER)
             repository.add_session(session, login, refresh_hash=api_token.hash_of(refresh))
         return self._given(user, login.id, refresh)
@@ -95,7 +95,7 @@ class Sessions:
     ) -> LoginSession | DomainError:
         if known.expires_at <= at:
             return TokenExpired("The refresh token has expired.")
-        if login.user.status == DISABLED:
+        if login.user.status in BARRED:
             return Unauthenticated(NO_REFRESH)
         until = at + self._refresh_life
         if not repository.extend_session(session, login.id, until):
@@ -123,7 +123,7 @@ class Sessions:
     def _load(self, claims: AccessClaims) -> Principal:
         with self._db.reading() as session:
             login = repository.get_session(session, claims.session_id)
-        if login is None or login.user_id != claims.user_id or login.user.status == DISABLED:
+        if login is None or login.user_id != claims.user_id or login.user.status in BARRED:
             raise Unauthenticated(OVER)
         if login.revoked_at is not None:
             raise TokenRevoked(OVER)

@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from flaskllm.domain import api_token
-from flaskllm.domain.account import ACTIVE, DISABLED, SERVICE_EMAIL, SERVICE_USER
+from flaskllm.domain.account import ACTIVE, BARRED, CLOSED, SERVICE_EMAIL, SERVICE_USER
 from flaskllm.domain.api_token import TokenFields
-from flaskllm.domain.pricing import from_dollars
+from flaskllm.domain.audit import SYSTEM, Actor, difference
+from flaskllm.domain.pricing import from_dollars, to_dollars
 from flaskllm.domain.principal import GRANTED_ONLY, PERIODS, SCOPES, Budget, Principal
 from flaskllm.errors import (
     Conflict,
@@ -33,6 +34,7 @@ from flaskllm.repositories import users
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.tokens import ApiToken
 from flaskllm.repositories.users import User
+from flaskllm.services.audit import AuditTrail
 from flaskllm.services.recent import Recent
 from flaskllm.services.sessions import budgets_of
 
@@ -51,8 +53,9 @@ COPIED = ("name", "templates", "models", "requests_per_minute", "tokens_per_minu
 class TokenService:
     """When a token lives, what it may do, and whose it is."""
 
-    def __init__(self, database: Database, *, environment_token: str | None = None) -> None:
+    def __init__(self, database: Database, *, audit: AuditTrail, environment_token: str | None = None) -> None:
         self._db = database
+        self._audit = audit
         self._environment_hash = api_token.hash_of(environment_token) if environment_token else None
         self._recent: Recent[Principal] = Recent()
         self._use_noted: dict[str, float] = {}
@@ -77,7 +80,7 @@ class TokenService:
         at = now()
         with self._db.reading() as session:
             row = repository.find_by_hash(session, digest)
-        if row is None or row.user.status == DISABLED:
+        if row is None or row.user.status in BARRED:
             raise Unauthenticated(NOT_VALID)
         if row.revoked_at is not None or (row.hash != digest and (not row.previous_until or row.previous_until <= at)):
             raise TokenRevoked("The API token was revoked.")
@@ -104,7 +107,7 @@ class TokenService:
 
     def _environment_principal(self) -> Principal:
         user = self._service_user()
-        if user.status == DISABLED:
+        if user.status in BARRED:
             raise Unauthenticated(NOT_VALID)
         return Principal(
             user_id=user.id,
@@ -118,23 +121,29 @@ class TokenService:
 
     # -- the owner's tokens -------------------------------------------------------------------------------------------
 
-    def issue(self, principal: Principal, fields: TokenFields) -> tuple[ApiToken, str]:
+    def issue(self, principal: Principal, fields: TokenFields, *, actor: Actor = SYSTEM) -> tuple[ApiToken, str]:
         """A fresh token and its text, which is never seen again."""
         _needs_a_person(principal)
-        return self._issue(principal.user_id, fields)
+        return self._issue(principal.user_id, fields, actor)
 
-    def issue_for_user(self, username: str, fields: TokenFields) -> tuple[ApiToken, str]:
-        """By the operator, for somebody."""
+    def issue_for(self, user_id: str, fields: TokenFields, *, actor: Actor = SYSTEM) -> tuple[ApiToken, str]:
+        """By an administrator, for somebody; never more than its owner has."""
+        return self._issue(user_id, fields, actor)
+
+    def issue_for_user(self, username: str, fields: TokenFields, *, actor: Actor = SYSTEM) -> tuple[ApiToken, str]:
+        """The same by the owner's name."""
         with self._db.reading() as session:
             user = users.find_by_name(session, username)
         if user is None:
             raise NotFound("There is no such user.")
-        return self._issue(user.id, fields)
+        return self._issue(user.id, fields, actor)
 
-    def issue_for_service(self, *, name: str, document: TokenFields | Mapping[str, Any]) -> tuple[ApiToken, str]:
+    def issue_for_service(
+        self, *, name: str, document: TokenFields | Mapping[str, Any], actor: Actor = SYSTEM
+    ) -> tuple[ApiToken, str]:
         """By the operator, for no person: owned by the built-in service user."""
         fields: TokenFields = {**document, "name": name}  # type: ignore[typeddict-item]
-        return self._issue(self._service_user().id, fields)
+        return self._issue(self._service_user().id, fields, actor)
 
     def list(
         self, owner_id: str | None, *, limit: int | None = None, after: str | None = None
@@ -153,59 +162,80 @@ class TokenService:
         with self._db.reading() as session:
             return _found(repository.get_token(session, token_id, owner_id=owner_id))
 
-    def change(self, principal: Principal, token_id: str, fields: TokenFields) -> ApiToken:
+    def change(self, principal: Principal, token_id: str, fields: TokenFields, *, actor: Actor = SYSTEM) -> ApiToken:
         _needs_a_person(principal)
+        return self.change_any(token_id, fields, owner_id=principal.user_id, actor=actor)
+
+    def change_any(
+        self, token_id: str, fields: TokenFields, *, owner_id: str | None = None, actor: Actor = SYSTEM
+    ) -> ApiToken:
+        """By the operator, or of this owner."""
         with self._db.transaction() as session:
-            row = self._live(session, principal.user_id, token_id)
+            row = self._live(session, owner_id, token_id)
+            before = _facts(row)
             for name, value in _columns(fields, row.user).items():
                 setattr(row, name, value)
+            old, new = difference(before, _facts(row))
+            if new:
+                self._audit.record(session, actor, "token.change", f"token:{row.id}", old, new)
         self._recent.forget()
         return row
 
-    def revoke(self, principal: Principal, token_id: str) -> None:
+    def revoke(self, principal: Principal, token_id: str, *, actor: Actor = SYSTEM) -> None:
         _needs_a_person(principal)
-        self.revoke_any(token_id, owner_id=principal.user_id)
+        self.revoke_any(token_id, owner_id=principal.user_id, actor=actor)
 
-    def revoke_any(self, token_id: str, *, owner_id: str | None = None) -> None:
+    def revoke_any(self, token_id: str, *, owner_id: str | None = None, actor: Actor = SYSTEM) -> None:
         """By the operator, or of this owner; revoking twice keeps the first moment."""
         with self._db.transaction() as session:
             row = self._locked(session, owner_id, token_id)
-            row.revoked_at = row.revoked_at or now()
+            if row.revoked_at is None:
+                row.revoked_at = now()
+                self._audit.record(session, actor, "token.revoke", f"token:{row.id}", _facts(row), None)
         self._recent.forget()
 
-    def rotate(self, principal: Principal, token_id: str, *, grace_s: int = GRACE_S) -> tuple[ApiToken, str]:
+    def rotate(
+        self, principal: Principal, token_id: str, *, grace_s: int = GRACE_S, actor: Actor = SYSTEM
+    ) -> tuple[ApiToken, str]:
         """A new text for the same token; the old one works on for ``grace_s``, the one before it no more."""
         _needs_a_person(principal)
-        return self.rotate_any(token_id, grace_s=grace_s, owner_id=principal.user_id)
+        return self.rotate_any(token_id, grace_s=grace_s, owner_id=principal.user_id, actor=actor)
 
-    def rotate_any(self, token_id: str, *, grace_s: int = GRACE_S, owner_id: str | None = None) -> tuple[ApiToken, str]:
+    def rotate_any(
+        self, token_id: str, *, grace_s: int = GRACE_S, owner_id: str | None = None, actor: Actor = SYSTEM
+    ) -> tuple[ApiToken, str]:
         """By the operator, or of this owner."""
         if not 0 <= grace_s <= LONGEST_GRACE_S:
             raise invalid("grace_s", f"must be 0 to {LONGEST_GRACE_S}")
         token = api_token.make()
         with self._db.transaction() as session:
             row = self._live(session, owner_id, token_id)
+            before = {"last4": row.last4}
             row.previous_hash = row.hash if grace_s else None
             row.previous_until = now() + timedelta(seconds=grace_s) if grace_s else None
             _show(row, token)
+            after = {"last4": row.last4, "grace_s": grace_s}
+            self._audit.record(session, actor, "token.rotate", f"token:{row.id}", before, after)
         self._recent.forget()
         return row, token
 
     # -- below --------------------------------------------------------------------------------------------------------
 
-    def _issue(self, owner_id: str, fields: TokenFields) -> tuple[ApiToken, str]:
+    def _issue(self, owner_id: str, fields: TokenFields, actor: Actor) -> tuple[ApiToken, str]:
         token = api_token.make()
         with self._db.transaction() as session:
             users.lock_user(session, owner_id)
             owner = users.get_user(session, owner_id)
-            if owner is None:
+            if owner is None or owner.status == CLOSED:
                 raise NotFound("There is no such user.")
             if repository.count_live(session, owner_id, now()) >= MOST_LIVE:
                 raise Conflict(f"There are {MOST_LIVE} live tokens already; revoke one first.")
             given: TokenFields = {"scopes": None, **fields}
             row = ApiToken(user_id=owner_id, **_columns(given, owner))
             _show(row, token)
+            row.user = owner
             repository.add_token(session, row)
+            self._audit.record(session, actor, "token.create", f"token:{row.id}", None, _facts(row))
         return row, token
 
     @staticmethod
@@ -255,6 +285,20 @@ def _show(row: ApiToken, token: str) -> None:
     row.hash = api_token.hash_of(token)
     row.prefix = api_token.shown_start(token)
     row.last4 = api_token.last4(token)
+
+
+def _facts(row: ApiToken) -> dict[str, Any]:
+    """A token as the audit trail tells of it: by its first and last characters."""
+    bound = row.budget_amount
+    return {name: getattr(row, name) for name in COPIED} | {
+        "user_id": row.user_id,
+        "last4": row.last4,
+        "scopes": list(row.scopes),
+        "budget": None if bound is None else {"amount": to_dollars(bound), "period": row.budget_period},
+        "allowed_ips": list(row.allowed_ips or ()),
+        "tags": list(row.tags or ()),
+        "drop_params": bool((row.settings or {}).get("drop_params")),
+    }
 
 
 def _columns(fields: TokenFields, owner: User) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select, update
 
+from flaskllm.domain.audit import SYSTEM
 from flaskllm.domain.principal import SCOPES, Budget, Principal
 from flaskllm.errors import (
     Conflict,
@@ -480,7 +481,7 @@ def test_of_two_changes_with_the_same_old_password_one_is_told_to_look_again(her
     stale = here.accounts.get_user(user.id)
     there.accounts.reset_password(user.id, NEW_PASSWORD)
     with pytest.raises(Conflict):
-        here.accounts._write(stale, {"email": "x@example.com"}, is_new_password=False)
+        here.accounts._write(stale, {"email": "x@example.com"}, SYSTEM)
 
 
 def test_a_login_that_was_overtaken_by_a_new_password_opens_no_session(here: People, there: People):
@@ -525,7 +526,9 @@ def test_the_last_administrator_stays(here: People, changes: dict):
 
 def test_scopes_and_budget_are_given_by_an_administrator(here: People):
     user = here.user()
-    here.accounts.change_user(user.id, {"scopes": ["batch", "chat"], "budget": Decimal("0.5")})
+    here.accounts.change_user(
+        user.id, {"scopes": ["batch", "chat"], "budget": {"amount": Decimal("0.5"), "period": "day"}}
+    )
     principal = here.signed_in()
     assert principal.scopes == {"chat", "batch"}
     assert principal.budgets[0].amount == 500_000_000

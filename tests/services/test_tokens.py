@@ -238,7 +238,7 @@ def test_nobody_gets_no_token(here: People):
     with pytest.raises(NotFound):
         here.tokens.issue_for_user("nobody", {"name": "t"})
     with pytest.raises(NotFound):
-        here.tokens._issue("nobody", {"name": "t"})
+        here.tokens.issue_for("nobody", {"name": "t"})
 
 
 # -- the owner's tokens -----------------------------------------------------------------------------------------------
