@@ -17,9 +17,11 @@ Shape = type[Schema] | Schema | Mapping[str, Any]
 class Doc:
     """One operation.
 
-    ``body``, ``answer``: their forms; None where there is none. ``query``: OpenAPI parameter objects. ``media``: the
-    answer's type. ``streams``: the answer may be server-sent events too. ``errors``: codes beyond those that every
-    guarded view may give (`docs/api.md`, the table of errors). ``body_media``: what else than JSON is read.
+    ``body``, ``answer``: their forms; None where there is none. ``query``, ``headers``: OpenAPI parameter objects.
+    ``media``: the answer's type. ``streams``: the answer may be server-sent events too. ``errors``: statuses beyond
+    those that `blueprints.docs` knows of by guard, path and body; ``never``: statuses that it would name and that this
+    view does not give. ``body_media``: what else than JSON is read. ``also``: forms of other answers in JSON, by their
+    status. ``security``: alternatives, where the guard does not say them all.
     """
 
     summary: str
@@ -34,6 +36,10 @@ class Doc:
     body_media: Sequence[str] = ("application/json",)
     body_required: bool = True
     tags: Sequence[str] = field(default_factory=tuple)
+    description: str = ""
+    never: Sequence[int] = ()
+    also: Mapping[int, Shape] = field(default_factory=dict)
+    security: Sequence[Mapping[str, Sequence[str]]] | None = None
 
 
 def documented(summary: str, **said: Any) -> Callable[[View], View]:

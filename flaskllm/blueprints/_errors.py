@@ -50,7 +50,7 @@ def register_error_handlers(app: Flask) -> None:
 def render(error: DomainError, *, status: int | None = None) -> Response:
     """The error in the dialect of the path, with its headers."""
     request_id = g.get("request_id", "")
-    body = DIALECTS[_dialect(request.path)](error, request_id)
+    body = DIALECTS[dialect(request.path)](error, request_id)
     response = Response(orjson.dumps(body), status=status or error.status, content_type="application/json")
     response.headers["X-FlaskLLM-Error"] = error.code
     response.headers.update(error.headers)
@@ -81,7 +81,8 @@ def _from_a_fault_of_ours(error: Exception) -> Response:
     return render(InternalError("Something went wrong here; the log has more under this request id."))
 
 
-def _dialect(path: str) -> str:
+def dialect(path: str) -> str:
+    """The family of a path, by which its errors are written."""
     if path.startswith("/v1/messages"):
         return "anthropic"
     if path == "/v1" or path.startswith(("/v1/", "/openai/")):

@@ -161,11 +161,11 @@ class Several(fields.List):
 
     def __init__(self, inner: fields.Field[Any], *, most: int, least: int = 0, **rest: Any) -> None:
         super().__init__(inner, **rest)
-        self._least, self._most = least, most
+        self.least, self.most = least, most
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
-        if not isinstance(value, list) or not self._least <= len(value) <= self._most:
-            raise ValidationError(f"must be a list of {self._least} to {self._most}")
+        if not isinstance(value, list) or not self.least <= len(value) <= self.most:
+            raise ValidationError(f"must be a list of {self.least} to {self.most}")
         return list(dict.fromkeys(super()._deserialize(value, attr, data, **kwargs)))
 
 
