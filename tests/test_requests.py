@@ -12,6 +12,7 @@ import pytest
 
 from tests.actors import Caller, access_token
 from tests.conftest import MakeApp
+from tests.places import as_json, place
 
 FILES = sorted((Path(__file__).parent.parent / "requests").glob("*.rest"))
 METRICS_TOKEN = "metrics-token-of-forty-characters-0123456789"
@@ -49,12 +50,20 @@ def fill(text: str, known: dict[str, Any]) -> str:
     return PLACEHOLDER.sub(value, text)
 
 
+@pytest.fixture
+def target() -> Iterator[str]:
+    """A place that external calls may reach."""
+    with place(as_json({"ok": True})) as found:
+        yield f"http://127.0.0.1:{found.port}"
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_every_call_of_the_file_answers(file: Path, make_app: MakeApp) -> None:
+def test_every_call_of_the_file_answers(file: Path, make_app: MakeApp, target: str) -> None:
     app = make_app(METRICS_TOKEN=METRICS_TOKEN)
     caller = Caller.on(app)
     known: dict[str, Any] = {"host": "", "token": caller.token, "metrics_token": METRICS_TOKEN}
     known["admin_token"] = access_token(app, "administrator", admin=True)
+    known |= {"external_token": Caller.on(app, scopes=["external"]).token, "target": target}
     for call in calls(file.read_text()):
         url, headers = fill(call.url, known), {name: fill(value, known) for name, value in call.headers.items()}
         response = caller.http.open(url, method=call.method, headers=headers, data=fill(call.body, known) or None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from flask import Blueprint, Flask, request
 
-from flaskllm.blueprints import auth, conversations, gate, openai, ops, templates, tokens, usage, webhook
+from flaskllm.blueprints import auth, conversations, external, gate, openai, ops, templates, tokens, usage, webhook
 from flaskllm.blueprints._guard import Policy, admin_only, enter, metrics_reader, needs, open_to_all, signed_in
 from flaskllm.blueprints._http import query
 from flaskllm.errors import MethodNotAllowed
@@ -49,6 +49,7 @@ DOORS = (
     Door(templates.bp, "/api/v1/templates", needs("webhook"), dict.fromkeys(WRITES_TEMPLATES, admin_only)),
     Door(gate.bp, "{GATE_PATH}/v1", needs("chat"), {"list_providers": signed_in, "health": open_to_all}),
     Door(openai.bp, "/v1", needs("chat"), asks=None),
+    Door(external.bp, "/api/external", needs("external")),
     Door(ops.bp, "", open_to_all, {"metrics": metrics_reader}),
 )
 NEVER_TAKEN = ("TRACE", "TRACK", "CONNECT")

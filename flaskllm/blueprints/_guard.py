@@ -80,6 +80,11 @@ def _credentials() -> Iterator[str]:
     return (credential for credential in given if credential)
 
 
+def own_credentials() -> set[str]:
+    """What this very request was let in by, for whoever must not hand it on."""
+    return set(_credentials())
+
+
 def _is_simple_post() -> bool:
     return request.method == "POST" and request.mimetype == "text/plain"
 

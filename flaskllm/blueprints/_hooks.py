@@ -68,6 +68,8 @@ def _tell(response: Response) -> None:
         "user": principal.user_id if principal else None,
         **claims_for_log(),
     }
+    if host := g.get("target_host"):
+        fields["target_host"] = host
     if code := g.get("error_code"):
         fields["error_code"] = code
     log.info("http_request", extra={"fields": fields})

@@ -155,22 +155,41 @@ def system_resolver(host: str, port: int) -> list[str]:
     return [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-def look_up(resolve: Resolver, host: str, port: int, seconds: float) -> list[Address]:
+def look_up(resolve: Resolver, host: str, port: int, seconds: float, *, threads: bool = True) -> list[Address]:
     """A name's addresses, each once. Raises `OSError`; a `TimeoutError` where the answer does not come in time.
 
-    ``getaddrinfo`` takes no time limit, so it runs in a thread that is left behind when it is late.
+    ``getaddrinfo`` takes no time limit, so it runs in a thread that is left behind when it is late. Without
+    ``threads`` (uWSGI as on PythonAnywhere, where a started thread never runs) the system's own limits hold.
     """
+    if not threads:
+        found = _resolved(resolve, host, port)
+        if not found:
+            raise OSError("the name cannot be resolved")
+        return found
+    return _look_up_aside(resolve, host, port, seconds)
+
+
+def _resolved(resolve: Resolver, host: str, port: int) -> list[Address]:
+    """Raises `OSError` for whatever keeps a name from having addresses."""
+    try:
+        return list(dict.fromkeys(ip_address(ip) for ip in resolve(host, port)))
+    except ValueError as error:  # a UnicodeError, too, is a ValueError
+        raise OSError("the name cannot be resolved") from error
+
+
+def _look_up_aside(resolve: Resolver, host: str, port: int, seconds: float) -> list[Address]:
+    """In a thread that is left behind when it is late."""
     slots = _LOOKUPS
     if not slots.acquire(timeout=max(seconds, 0)):
         raise TimeoutError("too many names are being looked up")
-    found: list[Any] = []
+    found: list[Address] = []
     done = threading.Event()
 
     def work() -> None:
         try:
-            found.extend(dict.fromkeys(ip_address(ip) for ip in resolve(host, port)))
-        except (OSError, ValueError) as error:  # a UnicodeError, too, is a ValueError
-            found[:] = [error]
+            found.extend(_resolved(resolve, host, port))
+        except OSError:
+            found.clear()
         finally:
             slots.release()
             done.set()
@@ -182,7 +201,7 @@ def look_up(resolve: Resolver, host: str, port: int, seconds: float) -> list[Add
         raise OSError("no thread is to be had for a look-up") from None
     if not done.wait(max(seconds, 0)):
         raise TimeoutError("the name was not resolved in time")
-    if not found or isinstance(found[0], Exception):
+    if not found:
         raise OSError("the name cannot be resolved")
     return found
 
@@ -192,6 +211,8 @@ def look_up(resolve: Resolver, host: str, port: int, seconds: float) -> list[Add
 MOST_URL = 2048
 MOST_TARGET = 8192
 """Bytes of a path with its query, ``params`` added."""
+MOST_NAMED = 80
+"""Characters of a field's name that an error repeats."""
 PORTS = frozenset({80, 443, 8000, 8080, 8443})
 """What may be called on a host that an operator has not named with another port (corpus, ``ssrf.url``)."""
 _DEFAULT_PORT = {"http": 80, "https": 443}
@@ -238,8 +259,8 @@ class Target:
             return self
         if not isinstance(params, Mapping):
             raise invalid("params", "must be an object")
-        pairs = [pair for name, value in params.items() for pair in _pairs(name, value)]
-        path = f"{self.path}{'&' if '?' in self.path else '?'}{urlencode(pairs)}" if pairs else self.path
+        added = encoded_fields(params, "params")
+        path = f"{self.path}{'&' if '?' in self.path else '?'}{added}" if added else self.path
         if len(path) > MOST_TARGET:
             raise invalid("params", f"must be at most {MOST_TARGET} bytes together with the path")
         return replace(self, path=path)
@@ -338,15 +359,22 @@ def _quoted(text: str) -> str:
     return quote(text, safe="/?:@!$&'()*+,;=[]~%")
 
 
-def _pairs(name: object, value: object) -> list[tuple[str, str]]:
-    """Lists repeat the name, nothing is left out, and booleans are spelled as in JSON."""
+def encoded_fields(given: Mapping[Any, Any], field: str) -> str:
+    """A query's or a form's text: lists repeat the name, null is left out, and booleans are spelled as in JSON.
+
+    Raises `InvalidRequest` naming ``field.name``.
+    """
+    return urlencode([pair for name, value in given.items() for pair in _pairs(name, value, field)])
+
+
+def _pairs(name: object, value: object, field: str) -> list[tuple[str, str]]:
     if not isinstance(name, str):
-        raise invalid("params", "must have names that are strings")
+        raise invalid(field, "must have names that are strings")
     values = value if isinstance(value, list | tuple) else [value]
     try:
         return [(_utf8(name), _utf8(_plain(one))) for one in values if one is not None]
     except ValueError as fault:
-        raise invalid(f"params.{name}" if is_clean(name) else "params", str(fault)) from None
+        raise invalid(f"{field}.{name[:MOST_NAMED]}" if is_clean(name) else field, str(fault)) from None
 
 
 def _plain(value: object) -> str:

@@ -25,8 +25,9 @@ from urllib.parse import urljoin
 
 from urllib3 import HTTPHeaderDict
 
-from flaskllm.errors import ExternalError, ForbiddenTarget, InvalidRequest, invalid
+from flaskllm.errors import ExternalError, ExternalTimeout, ForbiddenTarget, InvalidRequest, invalid
 from flaskllm.net.addresses import (
+    MOST_NAMED,
     PORTS,
     Address,
     HostList,
@@ -43,6 +44,7 @@ from flaskllm.net.addresses import (
 
 CAP = 10 * 2**20
 """Bytes of a decoded body."""
+RESOLVE_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 MOST_ADDRESSES = 4
 """How many of a name's addresses are tried; a host without IPv6 should still get through."""
@@ -116,12 +118,12 @@ def _check_field(name: object, value: object, seen: set[str]) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise invalid("headers", "must have names of letters, digits and hyphens")
     if not isinstance(value, str) or not _VALUE.fullmatch(value):
-        raise invalid(f"headers.{name}", "must be a string of Latin-1 without control characters")
+        raise invalid(f"headers.{name[:MOST_NAMED]}", "must be a string of Latin-1 without control characters")
     plain = name.lower().replace("_", "-")  # many servers read both as one
     if plain in REFUSED_FIELDS or plain.startswith(REFUSED_PREFIXES):
-        raise invalid(f"headers.{name}", "may not be set")
+        raise invalid(f"headers.{name[:MOST_NAMED]}", "may not be set")
     if plain in seen:
-        raise invalid(f"headers.{name}", "stands there twice")
+        raise invalid(f"headers.{name[:MOST_NAMED]}", "stands there twice")
     seen.add(plain)
 
 
@@ -373,7 +375,8 @@ class PublicSession:
     ``allowed_hosts``: where given, nothing else may be called (``EXTERNAL_ALLOWED_HOSTS``; ``*.example.org`` is a
     pattern). ``private_hosts``: single hosts that may stand at private addresses and are allowed besides
     (``EXTERNAL_PRIVATE_HOSTS``). Both are ``host`` or ``host:port``; `HostList` says which ports that opens.
-    ``ca_file``: trusted besides the system's authorities. ``resolve``, ``connect``: for tests.
+    ``ca_file``: trusted besides the system's authorities. ``threads``: whether a started thread runs here.
+    ``resolve``, ``connect``: for tests.
     """
 
     def __init__(
@@ -383,11 +386,13 @@ class PublicSession:
         resolve: Resolver | None = None,
         ca_file: str | None = None,
         *,
+        threads: bool = True,
         connect: Connect = dial,
     ) -> None:
         self._allowed = HostList(allowed_hosts, private=False)
         self._private = HostList(private_hosts, private=True)
         self._resolve = resolve or system_resolver
+        self._threads = threads
         self._connect = connect
         self._context = ssl.create_default_context()
         if ca_file:
@@ -409,7 +414,8 @@ class PublicSession:
         """Ask once, and follow up to ``follow`` redirects; with 0 a redirect is the answer.
 
         ``max_retries`` counts for idempotent methods, and only before any byte of an answer came. Raises
-        `InvalidRequest` (names ``url``, ``headers.X`` or ``params.x``), `ForbiddenTarget` or `ExternalError`.
+        `InvalidRequest` (names ``url``, ``headers.X`` or ``params.x``), `ForbiddenTarget`, `ExternalTimeout` or
+        `ExternalError`.
         """
         if method not in METHODS:
             raise invalid("method", f"must be one of {', '.join(sorted(METHODS))}")
@@ -468,10 +474,16 @@ class PublicSession:
         """What may be dialled: all of the name's addresses, or nothing if one of them is refused."""
         private = self._admit(target)
         literal = target.literal
-        found = [literal] if literal else look_up(self._resolve, target.host, target.port, seconds_left(deadline))
+        found = [literal] if literal else self._look_up(target, private, deadline)
         for ip in found:
             _refuse_unless(_fits(ip, private))
         return found[:MOST_ADDRESSES]
+
+    def _look_up(self, target: Target, private: bool, deadline: float) -> list[Address]:
+        """Once. A public name is asked for as it stands, by its closing dot: no search domain may complete it."""
+        name = target.host if private else f"{target.host}."
+        seconds = min(RESOLVE_SECONDS, seconds_left(deadline))
+        return look_up(self._resolve, name, target.port, seconds, threads=self._threads)
 
     def _open(self, target: Target, addresses: list[Address], deadline: float) -> _Line:
         line = _Line(self._reach(target, addresses, deadline), deadline)
@@ -539,6 +551,6 @@ def _told() -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         raise ExternalError(f"The target's certificate is bad: {error.verify_message}.") from None
     except TimeoutError:
-        raise ExternalError("The target did not answer in time.") from None
+        raise ExternalTimeout("The target did not answer in time.") from None
     except (OSError, zlib.error):
         raise ExternalError("The target cannot be reached, or broke its answer off.") from None

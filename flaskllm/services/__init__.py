@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flaskllm.services.catalogue import CatalogueCache
     from flaskllm.services.chat_orchestrator import ChatOrchestrator
     from flaskllm.services.conversations import ConversationService
+    from flaskllm.services.external_calls import ExternalCallService
     from flaskllm.services.health import HealthService
     from flaskllm.services.housekeeper import Housekeeper
     from flaskllm.services.ledger import Ledger
@@ -43,6 +44,7 @@ class Services:
     limits: Limits
     ledger: Ledger
     metrics: Metrics
+    external_calls: ExternalCallService
     health: HealthService
     housekeeper: Housekeeper
     shutdown: Shutdown

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from flaskllm.domain.answer import RateStatus
 from flaskllm.domain.call import CallContext
+from flaskllm.domain.principal import Principal
 from flaskllm.errors import RateLimited
 from flaskllm.repositories.ledger import Count
 
@@ -77,13 +78,17 @@ class Limits:
     def admit(self, call: CallContext, *, tokens: int = 0, requests: int = 1) -> tuple[tuple[str, RateStatus], ...]:
         """Count this call; gives how the caller's limits stand. Raises `RateLimited` with ``retry_after``."""
         principal = call.principal
-        found: list[tuple[str, RateStatus]] = []
-        if self._per_minute is not None or principal.requests_per_minute is not None:
-            limit = principal.requests_per_minute or self._per_minute or 0
-            found.append(("requests", self._take(f"rpm:{principal.subject}", requests, limit, "requests", found)))
+        found = list(self.admit_request(principal, requests=requests))
         if principal.tokens_per_minute is not None:
             found.append(("tokens", self._take_tokens(call, tokens, principal.tokens_per_minute, found)))
         return tuple(found)
+
+    def admit_request(self, principal: Principal, *, requests: int = 1) -> tuple[tuple[str, RateStatus], ...]:
+        """Count a request that asks no model, by the same limit. Raises `RateLimited`."""
+        if self._per_minute is None and principal.requests_per_minute is None:
+            return ()
+        limit = principal.requests_per_minute or self._per_minute or 0
+        return (("requests", self._take(f"rpm:{principal.subject}", requests, limit, "requests", [])),)
 
     def _take_tokens(
         self, call: CallContext, tokens: int, limit: int, others: list[tuple[str, RateStatus]]

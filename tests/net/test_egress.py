@@ -23,9 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flaskllm.errors import ExternalError, ForbiddenTarget, InvalidRequest
 from flaskllm.net import egress
 from flaskllm.net.egress import Fetched, PublicSession, dial
+from tests.places import OK, Answer, Place
 
-Answer = bytes | Callable[[socket.socket], None]
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CORPUS = json.loads((Path(__file__).parents[1] / "corpus" / "ssrf_urls.json").read_text("utf-8"))
 PUBLIC_IP = "93.184.216.34"
 NAMES = {
@@ -38,62 +37,6 @@ NAMES = {
     "zone.test": ["2a00:1450::1%lo"],
     "wire.test": ["168.63.129.16"],
 }
-
-
-class Place:
-    """A server on loopback that answers each connection with the next of its answers, the last one for ever."""
-
-    def __init__(self, *answers: Answer, context: ssl.SSLContext | None = None) -> None:
-        self._answers = list(answers)
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            answer = self._answers[0] if len(self._answers) == 1 else self._answers.pop(0)
-            try:
-                self._serve(sock, answer)
-            except OSError:
-                sock.close()
-
-    def _serve(self, sock: socket.socket, answer: Answer) -> None:
-        with sock:
-            sock.settimeout(5)
-            with self._context.wrap_socket(sock, server_side=True) if self._context else sock as line:
-                self.requests.append(_request(line))
-                if callable(answer):
-                    answer(line)
-                else:
-                    line.sendall(answer)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-
-def _request(sock: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = sock.recv(65536)
-        if not piece or piece.startswith(b"\x16\x03"):  # a TLS hello at a place that speaks none
-            return data
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    size = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while len(body) < size and (piece := sock.recv(65536)):
-        body += piece
-    return head + b"\r\n\r\n" + body
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +96,7 @@ def _spelled_out(url: Any) -> str:
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CORPUS])
 def test_no_socket_is_opened_for(case: dict[str, Any]) -> None:
     connect = Counted()
-    walled = PublicSession(resolve=lambda host, _: NAMES.get(host, ["127.0.0.1"]), connect=connect)
+    walled = PublicSession(resolve=lambda host, _: NAMES.get(host.rstrip("."), ["127.0.0.1"]), connect=connect)
     with pytest.raises((InvalidRequest, ForbiddenTarget)) as caught:
         walled.request("GET", _spelled_out(case["url"]))
     assert caught.value.status in case["status"]
@@ -187,7 +130,7 @@ def test_a_name_is_resolved_once_even_for_retries() -> None:
     connect = Counted()
     with pytest.raises(ExternalError):
         PublicSession(resolve=rebinding, connect=connect).request("GET", "http://rebind.test/", max_retries=2)
-    assert asked == [("rebind.test", 80)]
+    assert asked == [("rebind.test.", 80)]
     assert connect.calls == [f"{PUBLIC_IP}:80"] * 3
 
 
@@ -215,7 +158,7 @@ def test_the_refusal_says_nothing_of_what_the_name_resolved_to() -> None:
     messages = set()
     for url in ("http://10.0.0.5/", "http://private.test/", "http://mixed.test/", "http://public.test:22/"):
         with pytest.raises(ForbiddenTarget) as caught:
-            PublicSession(resolve=lambda host, _: NAMES.get(host, ["10.0.0.5"])).request("GET", url)
+            PublicSession(resolve=lambda host, _: NAMES.get(host.rstrip("."), ["10.0.0.5"])).request("GET", url)
         messages.add((caught.value.message, str(caught.value.details)))
     assert len(messages) == 1
     assert "10.0" not in str(messages)

@@ -10,9 +10,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.conftest import MakeApp, provider_environment
+from tests.places import Place, as_json, place
 from tests.upstream import Upstream, faults
 
 SEEDS = [json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("s*.json"))]
+EXTERNAL = "https://external-api.com/endpoint"
+"""Where the seed's external calls go; a place on loopback stands for it."""
 TYPES: dict[str, type | tuple[type, ...]] = {"string": str, "number": (int, float), "object": dict, "array": list}
 
 
@@ -72,6 +75,16 @@ def play(http: FlaskClient, step: dict[str, Any], known: dict[str, str]) -> None
     known.update({name: pick(response.json, path) for name, path in step.get("keep", {}).items()})
 
 
+def arrived(target: Place) -> dict[str, Any] | None:
+    """What came to the seed's external API: its first line, the headers that the seed prints, its body."""
+    if not target.requests:
+        return None
+    head, _, body = target.requests.pop().decode().partition("\r\n\r\n")
+    line, *fields = head.split("\r\n")
+    printed = [field for field in fields if field.startswith(("X-API-Key", "Content-Type"))]
+    return {"line": line, "headers": printed, "body": body}
+
+
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed["seed"])
 def test_every_printed_example_is_answered_as_it_is_printed(seed: Any, make_app: MakeApp, upstream: Upstream) -> None:
     environment = dict(seed["environment"])
@@ -79,11 +92,14 @@ def test_every_printed_example_is_answered_as_it_is_printed(seed: Any, make_app:
     if "API_TOKEN" in environment:
         environment["API_TOKEN"] = known["your_api_token"] = "a-token-of-the-operators-own-0123456789"
     http = make_app(**provider_environment(upstream, seed["provider"]), **environment).test_client()
-    for step in seed["steps"]:
-        upstream.unscript()
-        if "upstream" in step:
-            script(upstream, step["upstream"])
-        play(http, step, known)
+    with place(as_json({"ok": True})) as target:
+        known[EXTERNAL] = f"http://127.0.0.1:{target.port}/endpoint"
+        for step in seed["steps"]:
+            upstream.unscript()
+            if "upstream" in step:
+                script(upstream, step["upstream"])
+            play(http, step, known)
+            assert arrived(target) == step.get("arrives"), step["title"]
 
 
 def test_the_seeds_limit_answers_429(make_app: MakeApp, upstream: Upstream) -> None:
