@@ -61,6 +61,9 @@ def flask_config(settings: Settings) -> dict[str, Any]:
         "TESTING": settings.environment == "testing",
         "ENVIRONMENT": settings.environment,
         "GATE_PATH": settings.api_path,
+        "GATE_TITLE": settings.api_title,
+        "GATE_DESCRIPTION": settings.api_description,
+        "SEND_FILE_MAX_AGE_DEFAULT": 86_400,  # seconds; our pages name a file with the version behind it
         "REQUEST_TIMEOUT": settings.request_timeout,
         "MAX_PROMPT_LENGTH": settings.max_prompt_length,
         "ALLOW_QUERY_TOKEN": settings.allow_query_token,

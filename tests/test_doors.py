@@ -16,7 +16,8 @@ from flaskllm.blueprints._guard import open_to_all
 ROOT = Path(__file__).parent.parent
 OPEN = {
     "/health", "/health/live", "/health/ready", "/api/health", "/api/v1/health", "/api/auth/register",
-    "/api/auth/login", "/api/auth/refresh", "/llm-gate/v1/health",
+    "/api/auth/login", "/api/auth/refresh", "/llm-gate/v1/health", "/openapi.json",
+    "/docs", "/llm-gate/openapi.json", "/llm-gate/docs",
 }  # fmt: skip
 """Paths that need no credential, each a decision."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from flask import Blueprint, Flask, request
 
-from flaskllm.blueprints import auth, conversations, external, gate, openai, ops, templates, tokens, usage, webhook
+from flaskllm.blueprints import auth, conversations, docs, external, gate, openai, ops, templates, tokens, usage, webhook
 from flaskllm.blueprints._guard import Policy, admin_only, enter, metrics_reader, needs, open_to_all, signed_in
 from flaskllm.blueprints._http import query
 from flaskllm.errors import MethodNotAllowed
@@ -50,6 +50,8 @@ DOORS = (
     Door(gate.bp, "{GATE_PATH}/v1", needs("chat"), {"list_providers": signed_in, "health": open_to_all}),
     Door(openai.bp, "/v1", needs("chat"), asks=None),
     Door(external.bp, "/api/external", needs("external")),
+    Door(docs.bp, "", open_to_all),
+    Door(docs.gate, "{GATE_PATH}", open_to_all),
     Door(ops.bp, "", open_to_all, {"metrics": metrics_reader}),
 )
 NEVER_TAKEN = ("TRACE", "TRACK", "CONNECT")
@@ -66,6 +68,7 @@ def register_doors(app: Flask) -> None:
     for door in DOORS:
         app.register_blueprint(door.blueprint, url_prefix=door.prefix.format_map(app.config) or None)
     app.before_request(_guard)
+    docs.publish(app, DOORS)
 
 
 def _guard() -> None:

@@ -63,3 +63,10 @@ def parameter(
         "required": required,
         "schema": schema or {"type": "string"},
     }
+
+
+PAGE = (
+    parameter("limit", "Most entries", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+    parameter("after", "`next` of the page before", {"type": "string", "maxLength": 1000}),
+)
+"""The parameters of our own lists."""

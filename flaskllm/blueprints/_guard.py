@@ -130,6 +130,7 @@ def needs(scope: str) -> Policy:
         if principal.templates is not None and scope != TEMPLATES_SCOPE:
             raise Forbidden("This token may use its templates only, at /api/v1/webhook.")
 
+    policy.scope = scope  # type: ignore[attr-defined]  # for the document
     return policy
 
 

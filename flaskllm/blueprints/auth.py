@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, g, request
 
+from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._guard import bearer, current_actor, current_principal
 from flaskllm.blueprints._http import json_body, optional_json_body, success
 from flaskllm.errors import InvalidRequest, invalid
@@ -16,6 +17,14 @@ MOST_BYTES = 64 * 1024
 
 
 @bp.post("/auth/register")
+@documented(
+    "Make an account",
+    body=wire.REGISTRATION,
+    answer=wire.REGISTERED,
+    status=201,
+    errors=(403, 409, 429),
+    description="`REGISTRATION` says who may; where it is `approval` the account waits for an administrator.",
+)
 def register() -> Response:
     asked = wire.read_registration(json_body(limit=MOST_BYTES))
     user = services.accounts.register(**asked, address=request.remote_addr, request_id=g.request_id)
@@ -23,6 +32,9 @@ def register() -> Response:
 
 
 @bp.post("/auth/login")
+@documented(
+    "Log in; an e-mail is taken as the name too", body=wire.LOGIN, answer=wire.LOGGED_IN, errors=(401, 403, 429)
+)
 def login() -> Response:
     asked = wire.read_login(json_body(limit=MOST_BYTES))
     opened = services.accounts.login(asked["username"], asked["password"], address=request.remote_addr)
@@ -30,6 +42,14 @@ def login() -> Response:
 
 
 @bp.post("/auth/refresh")
+@documented(
+    "New tokens for a refresh token, given here or as the bearer; a second use ends its session",
+    body=wire.REFRESH,
+    body_required=False,
+    answer=wire.LOGGED_IN,
+    errors=(401, 403, 429),
+    security=({}, {"refreshToken": ()}),
+)
 def refresh() -> Response:
     in_body, in_header = wire.read_refresh(optional_json_body(limit=MOST_BYTES)), bearer()
     if in_body and in_header and in_body != in_header:
@@ -41,17 +61,25 @@ def refresh() -> Response:
 
 
 @bp.post("/auth/logout")
+@documented("End this session", answer=wire.LOGGED_OUT)
 def logout() -> Response:
     services.accounts.logout(current_principal())
     return success({})
 
 
 @bp.get("/profile")
+@documented("One's own account", answer=wire.PROFILE_READ)
 def read_profile() -> Response:
     return success(wire.write_user(services.accounts.profile(current_principal())))
 
 
 @bp.patch("/profile")
+@documented(
+    "Change one's own account; a new e-mail or password needs the old password",
+    body=wire.PROFILE,
+    answer=wire.PROFILE_READ,
+    errors=(409, 429),
+)
 def change_profile() -> Response:
     changes, old_password = wire.read_profile(json_body(limit=MOST_BYTES))
     user = services.accounts.change_profile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from flaskllm.blueprints._calls import answer_response, new_call, stream_response
+from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.errors import NotFound
@@ -16,6 +17,14 @@ bp = Blueprint("openai", __name__)
 
 
 @bp.post("/chat/completions")
+@documented(
+    "Have a model answer a chat",
+    body=wire.CHAT,
+    answer=wire.COMPLETION,
+    streams=True,
+    errors=(409,),
+    description="A model is asked for by name, `provider/name`, alias, tier (`small`, `medium`, `large`) or `auto`.",
+)
 def create_chat_completion() -> Response:
     ask = wire.read_chat(json_body())
     call = new_call("openai", metadata=ask.metadata)
@@ -27,11 +36,13 @@ def create_chat_completion() -> Response:
 
 
 @bp.get("/models")
+@documented("The models that the caller may use", answer=models_wire.MODELS)
 def list_models() -> Response:
     return json_response(models_wire.write_models(services.router.visible(current_principal())))
 
 
 @bp.get("/models/<path:name>")
+@documented("A model", answer=models_wire.MODEL, description="`name` may have slashes, as in `openai/gpt-4o`.")
 def read_model(name: str) -> Response:
     for entry in services.router.visible(current_principal()):
         if entry[0] == name:

@@ -9,23 +9,36 @@ from flaskllm.blueprints._http import json_response, success
 from flaskllm.extensions import services
 from flaskllm.services.metrics import CONTENT_TYPE
 from flaskllm.version import VERSION
+from flaskllm.wire import shapes
 
 bp = Blueprint("ops", __name__)
+
+HEALTH = shapes.record("Health", status={"const": "ok"}, version=shapes.STRING)
+_STATE = shapes.one_of("ok", "down", "off")
+READY = shapes.record(
+    "Readiness",
+    status=shapes.one_of("ok", "degraded", "down"),
+    checks=shapes.record(database=_STATE, redis=_STATE, worker=_STATE),
+    mode=shapes.one_of("sql", "full"),
+)
 
 
 @bp.get("/health")
 @bp.get("/health/live")
+@documented("Whether the gateway is up", answer=HEALTH)
 def live() -> Response:
     return json_response({"status": "ok", "version": VERSION})
 
 
 @bp.get("/health/ready")
+@documented("Whether the gateway can take calls, and what is away", answer=READY, also={503: READY})
 def ready() -> Response:
     found = services.health.ready()
     return json_response(found, status=503 if found["status"] == "down" else 200)
 
 
 @bp.get("/api/health")
+@documented("Whether the gateway is up", answer=shapes.success(HEALTH))
 def api_health() -> Response:
     return success({"status": "ok", "version": VERSION})
 

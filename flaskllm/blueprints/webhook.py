@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app
 
 from flaskllm.blueprints._calls import call_headers, new_call
+from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.errors import ProviderTimeout
@@ -16,6 +17,13 @@ bp = Blueprint("webhook", __name__)
 
 
 @bp.post("/webhook")
+@documented(
+    "Have a prompt answered: summed up, translated, taken apart, or as it is",
+    body=wire.PromptSchema,
+    answer=wire.ANSWER,
+    errors=(409,),
+    never=(504,),
+)
 def process_prompt() -> Response:
     ask = wire.read_prompt(json_body(), longest=current_app.config["MAX_PROMPT_LENGTH"])
     call = new_call("webhook", metadata=wire.write_metadata(ask))
@@ -32,5 +40,6 @@ def silent_provider(error: ProviderTimeout) -> Response:
 
 
 @bp.get("/health")
+@documented("Whether the gateway is up, as the spreadsheet scripts ask it", answer=wire.HEALTH)
 def health() -> Response:
     return json_response(wire.write_health(VERSION, current_app.config["ENVIRONMENT"]))

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 from marshmallow import Schema, fields
 
-from flaskllm.domain.account import ProfileFields
+from flaskllm.domain.account import ROLES, ProfileFields
 from flaskllm.domain.api_token import TokenFields
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.principal import PERIODS, SCOPES
+from flaskllm.wire import shapes
 from flaskllm.wire.fields import Choice, Dollars, Flag, Moment, Network, Several, Text, Whole, iso, load
 
 MOST_RATE = 2**31 - 1
@@ -40,12 +41,12 @@ class _Profile(Schema):
     old_password = Text(most=256)
 
 
-class _Budget(Schema):
+class BudgetSchema(Schema):
     amount = Dollars(required=True)
     period = Choice(*PERIODS, required=True)
 
 
-class _Token(Schema):
+class TokenSchema(Schema):
     name = Text(least=1, most=128, required=True)
     scopes = Several(Choice(*SCOPES), least=1, most=len(SCOPES))
     models = Several(Text(least=1, most=200), most=200, allow_none=True)
@@ -53,7 +54,7 @@ class _Token(Schema):
     requests_per_minute = Whole(least=1, most=MOST_RATE, allow_none=True)
     tokens_per_minute = Whole(least=1, most=MOST_RATE, allow_none=True)
     concurrency = Whole(least=1, most=100_000, allow_none=True)
-    budget = fields.Nested(_Budget, allow_none=True)
+    budget = fields.Nested(BudgetSchema, allow_none=True)
     expires_at = Moment(allow_none=True)
     allowed_ips = Several(Network(), most=100)
     tags = Several(Text(least=1, most=64), most=16)
@@ -65,7 +66,60 @@ class _Rotation(Schema):
 
 
 REGISTRATION, LOGIN, REFRESH, PROFILE = _Registration(), _Login(), _Refresh(), _Profile()
-TOKEN, TOKEN_CHANGES, ROTATION = _Token(), _Token(partial=("name",)), _Rotation()
+TOKEN, TOKEN_CHANGES, ROTATION = TokenSchema(), TokenSchema(partial=("name",)), _Rotation()
+
+
+USER = shapes.record(
+    "Account",
+    id=shapes.STRING,
+    username=shapes.STRING,
+    email=shapes.STRING,
+    role=shapes.one_of(*ROLES),
+    scopes=shapes.several(shapes.one_of(*SCOPES)),
+    created_at=shapes.MOMENT,
+)
+REGISTERED = shapes.success(shapes.record(user=USER))
+PROFILE_READ = shapes.success(USER)
+LOGGED_OUT = shapes.success(shapes.record())
+LOGGED_IN = shapes.success(
+    shapes.record(
+        "Login",
+        access_token=shapes.STRING,
+        refresh_token=shapes.STRING,
+        token_type={"const": "Bearer"},
+        expires_in={"type": "integer", "description": "seconds until the access token ends"},
+        user=USER,
+    )
+)
+_TOKEN_FIELDS = {
+    "id": shapes.STRING,
+    "prefix": shapes.STRING,
+    "last4": shapes.STRING,
+    "name": shapes.STRING,
+    "scopes": shapes.several(shapes.one_of(*SCOPES)),
+    "models": shapes.maybe(shapes.several(shapes.STRING)),
+    "templates": shapes.maybe(shapes.several(shapes.STRING)),
+    "requests_per_minute": shapes.maybe(shapes.WHOLE),
+    "tokens_per_minute": shapes.maybe(shapes.WHOLE),
+    "concurrency": shapes.maybe(shapes.WHOLE),
+    "budget": shapes.maybe(shapes.record(amount={"type": "number"}, period=shapes.one_of(*PERIODS))),
+    "expires_at": shapes.maybe(shapes.MOMENT),
+    "allowed_ips": shapes.several(shapes.STRING),
+    "tags": shapes.several(shapes.STRING),
+    "drop_params": shapes.FLAG,
+    "created_at": shapes.MOMENT,
+    "last_used_at": shapes.maybe(shapes.MOMENT),
+    "revoked_at": shapes.maybe(shapes.MOMENT),
+}
+TOKEN_SHOWN = shapes.record("ApiToken", **_TOKEN_FIELDS)
+TOKEN_READ = shapes.success(TOKEN_SHOWN)
+TOKEN_MADE = shapes.success(
+    shapes.record(
+        "NewApiToken", token={"type": "string", "description": "the secret, shown this once"}, **_TOKEN_FIELDS
+    )
+)
+TOKEN_LIST = shapes.listing(TOKEN_SHOWN)
+"""The answers' forms, for ``/openapi.json``."""
 
 
 def read_registration(body: dict[str, Any]) -> dict[str, str]:

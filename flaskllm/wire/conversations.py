@@ -13,7 +13,7 @@ from flaskllm.domain.conversation import MOST_SEARCH, MOST_TITLE, Conversation, 
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import DomainError, invalid
-from flaskllm.wire import errors
+from flaskllm.wire import errors, shapes
 from flaskllm.wire.fields import Choice, Flag, Number, Text, Whole, iso, load
 
 PING = b": ping\n\n"
@@ -21,6 +21,7 @@ MOST_MESSAGE = 2**24
 """Characters; the body's own limit is the one that is met, this one only says so by name."""
 
 
+@shapes.of_form(pattern=shapes.NOT_BLANK)
 def not_blank(value: str) -> None:
     if not value.strip():
         raise ValidationError("must not be empty")
@@ -44,6 +45,37 @@ class TitleSchema(Schema):
     """``PATCH /llm/conversations/{id}``."""
 
     title = Text(required=True, most=MOST_TITLE, validate=not_blank)
+
+
+NAME = {"type": "string", "minLength": 1, "maxLength": 1000, "description": "a UUID, or a name of one's own"}
+_TURN = shapes.record("Turn", role=shapes.STRING, content=shapes.STRING, optional={"interrupted": {"const": True}})
+_HEAD = {
+    "id": shapes.STRING,
+    "title": shapes.STRING,
+    "length": shapes.COUNT,
+    "created_at": shapes.MOMENT,
+    "updated_at": shapes.MOMENT,
+}
+_SUMMARY = shapes.record("ConversationHead", **_HEAD)
+REPLY = shapes.success(
+    shapes.record(
+        "Reply",
+        text=shapes.STRING,
+        conversation_id=shapes.STRING,
+        model=shapes.STRING,
+        tokens_used=shapes.COUNT,
+        provider=shapes.STRING,
+        usage=shapes.USAGE,
+        cost=shapes.COST,
+    )
+)
+HISTORY = shapes.success(shapes.record(conversation_id=shapes.STRING, messages=shapes.several(_TURN)))
+SUMMARY = shapes.success(_SUMMARY)
+CONVERSATION = shapes.success(
+    shapes.record("Conversation", **_HEAD, system=shapes.maybe(shapes.STRING), messages=shapes.several(_TURN))
+)
+LIST = shapes.record(status={"const": "success"}, data=shapes.several(_SUMMARY), next=shapes.maybe(shapes.STRING))
+"""The answers' forms, for ``/openapi.json``."""
 
 
 def read_message(body: dict[str, Any]) -> Said:

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from flaskllm.domain.catalogue import Model, Provider
+from flaskllm.domain.catalogue import TIERS, Model, Provider
+from flaskllm.wire import shapes
 
 CREATED = 1_672_531_200
 """OpenAI's ``created`` must be a number; the catalogue knows no dates, so every model says 2023-01-01."""
+
+MODEL = shapes.record(
+    "Model",
+    id=shapes.STRING,
+    object={"const": "model"},
+    created=shapes.WHOLE,
+    owned_by={"type": "string", "description": "the provider's id"},
+    display_name=shapes.STRING,
+    tier=shapes.one_of(*TIERS, None),
+    context_window=shapes.maybe(shapes.WHOLE),
+)
+MODELS = shapes.record(object={"const": "list"}, data=shapes.several(MODEL))
+"""The answers' forms, for ``/openapi.json``."""
 
 
 class Entry(Protocol):

@@ -17,8 +17,9 @@ from flaskllm.domain.chat import ChatRequest, Chunk
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import Detail, DomainError, InvalidRequest
-from flaskllm.wire import errors
+from flaskllm.wire import errors, shapes
 from flaskllm.wire.fields import MOST_TOLD
+from flaskllm.wire.shapes import of_form
 
 Check = Callable[[Any], str | None]
 """What is wrong with a value, in words that say what was expected; None where nothing is."""
@@ -35,6 +36,7 @@ NO_USAGE = re.compile(rb',\s*"usage":\s*null')
 
 
 def number(low: float, high: float) -> Check:
+    @of_form(type="number", minimum=low, maximum=high)
     def check(value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  NaN
             return "must be a number"
@@ -44,6 +46,7 @@ def number(low: float, high: float) -> Check:
 
 
 def integer(low: int, high: int) -> Check:
+    @of_form(type="integer", minimum=low, maximum=high)
     def check(value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int):
             return "must be a whole number"
@@ -53,6 +56,7 @@ def integer(low: int, high: int) -> Check:
 
 
 def text(most: int = 4096, *, least: int = 0) -> Check:
+    @of_form(type="string", minLength=least, maxLength=most, pattern=shapes.NO_NUL)
     def check(value: Any) -> str | None:
         if not isinstance(value, str) or not can_be_held(value):
             return "must be a string without NUL"
@@ -61,15 +65,18 @@ def text(most: int = 4096, *, least: int = 0) -> Check:
     return check
 
 
+@of_form(type="boolean")
 def boolean(value: Any) -> str | None:
     return None if isinstance(value, bool) else "must be true or false"
 
 
+@of_form(type="object")
 def mapping(value: Any) -> str | None:
     return None if isinstance(value, dict) else "must be an object"
 
 
 def sequence(most: int) -> Check:
+    @of_form(type="array", maxItems=most)
     def check(value: Any) -> str | None:
         if not isinstance(value, list):
             return "must be a list"
@@ -78,6 +85,10 @@ def sequence(most: int) -> Check:
     return check
 
 
+@of_form(
+    type="object",
+    properties={name: {"type": ["boolean", "null"]} for name in ("include_usage", "include_obfuscation")},
+)
 def stream_options(value: Any) -> str | None:
     if not isinstance(value, dict):
         return "must be an object"
@@ -85,6 +96,7 @@ def stream_options(value: Any) -> str | None:
     return None if all(flag is None or isinstance(flag, bool) for flag in flags) else "must hold true or false"
 
 
+@of_form(anyOf=[shapes.STRING, shapes.several(shapes.STRING, maxItems=4)])
 def stop_words(value: Any) -> str | None:
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -92,6 +104,12 @@ def stop_words(value: Any) -> str | None:
     return None if len(words) <= 4 else "must have at most 4 entries"
 
 
+@of_form(
+    type="object",
+    maxProperties=MOST_METADATA,
+    propertyNames={"maxLength": MOST_NAME, "pattern": shapes.NO_NUL},
+    additionalProperties={"type": "string", "maxLength": MOST_VALUE, "pattern": shapes.NO_NUL},
+)
 def metadata(value: Any) -> str | None:
     if not isinstance(value, dict) or not all(isinstance(held, str) for held in value.values()):
         return "must be an object of strings"
@@ -103,6 +121,16 @@ def metadata(value: Any) -> str | None:
     return None if all(map(can_be_held, (*value, *value.values()))) else "must not hold NUL"
 
 
+@of_form(
+    anyOf=[
+        shapes.one_of("none", "auto", "required"),
+        {
+            "type": "object",
+            "properties": {"type": shapes.one_of("function", "allowed_tools", "custom")},
+            "required": ["type"],
+        },
+    ]
+)
 def tool_choice(value: Any) -> str | None:
     if value in ("none", "auto", "required"):
         return None
@@ -111,6 +139,27 @@ def tool_choice(value: Any) -> str | None:
     return "must be none, auto, required or name a function"
 
 
+@of_form(
+    anyOf=[
+        {
+            "type": "object",
+            "properties": {"type": shapes.one_of("text", "json_object")},
+            "required": ["type"],
+        },
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "json_schema"},
+                "json_schema": {
+                    "type": "object",
+                    "properties": {"name": shapes.STRING, "schema": shapes.ANY_OBJECT},
+                    "required": ["name"],
+                },
+            },
+            "required": ["type", "json_schema"],
+        },
+    ]
+)
 def response_format(value: Any) -> str | None:
     if not isinstance(value, dict) or value.get("type") not in ("text", "json_object", "json_schema"):
         return "must be an object whose type is text, json_object or json_schema"
@@ -171,6 +220,126 @@ PARTS: dict[str, str | None] = {
     "refusal": "refusal",
 }
 """Part types and the field each must have."""
+
+
+_PART = {
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {"type": {"const": kind}, "text": shapes.STRING} | {str(held): form},
+            "required": ["type", str(held)],
+        }
+        for kind, held, form in (
+            ("text", "text", shapes.STRING),
+            ("refusal", "refusal", shapes.STRING),
+            (
+                "image_url",
+                "image_url",
+                {
+                    "type": "object",
+                    "properties": {"url": {"type": "string", "pattern": "^(data:image/|https?://)"}},
+                    "required": ["url"],
+                },
+            ),
+            ("input_audio", "input_audio", shapes.ANY_OBJECT),
+            ("file", "file", shapes.ANY_OBJECT),
+        )
+    ]
+}
+_CONTENT = {"anyOf": [shapes.STRING, shapes.several(_PART, minItems=1)]}
+_TOOL_CALL = {
+    "type": "object",
+    "properties": {
+        "id": shapes.STRING,
+        "function": {
+            "type": "object",
+            "properties": {"name": shapes.STRING, "arguments": shapes.STRING},
+            "required": ["name"],
+        },
+    },
+    "required": ["id", "function"],
+}
+
+
+def _message_form(role: Any, content: shapes.Shape, *required: str, **more: shapes.Shape) -> shapes.Shape:
+    return {
+        "type": "object",
+        "properties": {"role": role, "content": content, **more},
+        "required": ["role", *required],
+    }
+
+
+MESSAGE: shapes.Shape = {
+    "title": "ChatMessage",
+    "oneOf": [
+        _message_form(shapes.one_of("system", "developer", "user", "function"), _CONTENT, "content"),
+        _message_form(
+            {"const": "assistant"}, shapes.maybe(_CONTENT), tool_calls=shapes.maybe(shapes.several(_TOOL_CALL))
+        ),
+        _message_form({"const": "tool"}, _CONTENT, "content", "tool_call_id", tool_call_id=shapes.STRING),
+    ],
+}
+TOOL: shapes.Shape = {
+    "title": "Tool",
+    "type": "object",
+    "properties": {
+        "type": shapes.STRING,
+        "function": {
+            "type": "object",
+            "properties": {"name": shapes.STRING, "parameters": shapes.ANY_OBJECT},
+            "required": ["name"],
+        },
+    },
+    "if": {"properties": {"type": {"const": "function"}}},
+    "then": {"required": ["function"]},
+}
+CHAT: shapes.Shape = {
+    "title": "ChatCompletionRequest",
+    "type": "object",
+    "description": "A field that is null counts as absent. Fields not named here go on to providers of the same wire; "
+    "another provider's are refused by name, as is what only an administrator may set.",
+    "properties": {
+        **{name: shapes.maybe(shapes.form_of(check)) for name, check in (ENVELOPE | PARAMS).items()},
+        "messages": shapes.several(MESSAGE, minItems=1, maxItems=MOST_MESSAGES),
+        "tools": shapes.maybe(shapes.several(TOOL, maxItems=MOST_TOOLS)),
+    },
+    "required": ["messages"],
+    "maxProperties": MOST_FIELDS,
+    "propertyNames": {"not": {"anyOf": [shapes.one_of(*sorted(REFUSED)), {"pattern": "^extra_"}]}},
+}
+COMPLETION: shapes.Shape = {
+    "title": "ChatCompletion",
+    "type": "object",
+    "description": "The provider's own bytes where its wire is OpenAI's, so it may hold more than this.",
+    "properties": {
+        "id": shapes.STRING,
+        "object": {"const": "chat.completion"},
+        "created": shapes.WHOLE,
+        "model": shapes.STRING,
+        "choices": shapes.several(
+            {
+                "type": "object",
+                "properties": {
+                    "index": shapes.COUNT,
+                    "message": {
+                        "type": "object",
+                        "properties": {
+                            "role": {"const": "assistant"},
+                            "content": shapes.maybe(shapes.STRING),
+                            "tool_calls": shapes.maybe(shapes.several(shapes.ANY_OBJECT)),
+                        },
+                        "required": ["role"],
+                    },
+                    "finish_reason": shapes.maybe(shapes.STRING),
+                },
+                "required": ["message"],
+            }
+        ),
+        "usage": shapes.maybe(shapes.ANY_OBJECT),
+    },
+    "required": ["choices"],
+}
+"""Forms for ``/openapi.json``."""
 
 
 def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:

@@ -14,10 +14,9 @@ from marshmallow import Schema
 from flaskllm.errors import DomainError
 from flaskllm.wire import fields as ours
 from flaskllm.wire.errors import ANTHROPIC_TYPES, OPENAI_TYPES
-from flaskllm.wire.shapes import NULL, STRING, Shape, form_of, one_of, record, several
+from flaskllm.wire.shapes import NO_NUL, NULL, STRING, Shape, form_of, one_of, record, several
 
 OPENAPI = "3.1.0"
-NO_NUL = "^[^\\u0000]*$"
 LITERAL = frozenset({"const", "enum", "default", "example", "examples"})
 """Keywords of JSON Schema whose values are data and no schemas."""
 
@@ -74,7 +73,9 @@ def write_document(about: About, operations: Iterable[Operation]) -> dict[str, A
         families.add(operation.family)
     document = spec.to_dict()
     document["paths"] = paths
-    document["tags"] = [{"name": name, "description": told} for name, told in about.families.items() if name in families]
+    document["tags"] = [
+        {"name": name, "description": told} for name, told in about.families.items() if name in families
+    ]
     components = document.get("components", {})
     components["schemas"] = {**components.get("schemas", {}), **writer.shapes}
     components["responses"], components["headers"] = writer.responses, HEADERS
@@ -154,7 +155,7 @@ class _Writer:
         return {"$ref": f"#/components/schemas/{title}"}
 
 
-# -- marshmallow's schemas ----------------------------------------------------------------------------------------------
+# -- marshmallow's schemas --------------------------------------------------------------------------------------------
 
 
 def component_name(schema: Any) -> str:
@@ -177,6 +178,9 @@ def strict_field(_converter: Any, told: Any, ret: dict[str, Any], **_: Any) -> d
         more["anyOf"] = [{"format": "ipv4"}, {"format": "ipv6"}, {"pattern": r"^[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}$"}]
     for validator in told.validators:
         more |= form_of(validator)
+    if told.allow_none and "enum" in more:
+        more["enum"] = [*more["enum"], None]
+    more |= {name: told.metadata[name] for name in ("propertyNames",) if name in told.metadata}
     if told.allow_none and "type" not in ret:
         more |= {name: [*ret[name], NULL] for name in ("anyOf", "oneOf") if name in ret and NULL not in ret[name]}
     return more
@@ -191,7 +195,7 @@ def _pattern(given: str | None) -> str:
     return NO_NUL if given is None else "^" + given.removesuffix(r"\Z") + "$"
 
 
-# -- errors and headers -------------------------------------------------------------------------------------------------
+# -- errors and headers -----------------------------------------------------------------------------------------------
 
 
 def _codes() -> list[str]:
@@ -277,7 +281,8 @@ HEADERS: dict[str, Any] = {
     },
 }
 COMMON_HEADERS = ("X-Request-Id",)
-MODEL_HEADERS = tuple(name for name in HEADERS if name.startswith("x-ratelimit")) + (
+MODEL_HEADERS = (
+    *(name for name in HEADERS if name.startswith("x-ratelimit")),
     "X-FlaskLLM-Provider", "X-FlaskLLM-Model", "X-FlaskLLM-Cost", "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts",
     "X-FlaskLLM-Dropped-Params",
 )  # fmt: skip
@@ -289,7 +294,7 @@ ERROR_HEADERS = {
 }
 
 
-# -- components -----------------------------------------------------------------------------------------------------------
+# -- components -------------------------------------------------------------------------------------------------------
 
 
 def _pruned(document: dict[str, Any]) -> dict[str, Any]:

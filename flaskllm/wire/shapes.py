@@ -19,6 +19,9 @@ FLAG: Shape = {"type": "boolean"}
 MOMENT: Shape = {"type": "string", "format": "date-time"}
 NULL: Shape = {"type": "null"}
 COST: Shape = {"type": ["number", "null"], "minimum": 0, "description": "US dollars; null where no price is known"}
+NO_NUL = "^[^\\u0000]*$"
+"""Every text that all stores can hold."""
+NOT_BLANK = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
 ANY_OBJECT: Shape = {"type": "object"}
 
 
@@ -86,7 +89,7 @@ def form_of(check: Any) -> Shape:
 
 
 USAGE: Shape = record(
-    "Usage",
+    "TokenCounts",
     prompt_tokens=COUNT,
     completion_tokens=COUNT,
     total_tokens=COUNT,

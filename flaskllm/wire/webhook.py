@@ -12,6 +12,7 @@ from flaskllm.domain.language import LANGUAGES
 from flaskllm.domain.prompt import SOURCES, PromptAnswer, PromptAsk, PromptKind
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import invalid
+from flaskllm.wire import shapes
 from flaskllm.wire.fields import Choice, Text, load
 
 MOST_VARIABLES = 32
@@ -20,6 +21,7 @@ MOST_TEXT = 10_000_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
+@shapes.of_form(enum=sorted(LANGUAGES))
 def _language(value: str) -> None:
     if value.lower() not in LANGUAGES:
         raise ValidationError("must be a code of ISO 639-1, such as en")
@@ -34,7 +36,36 @@ class PromptSchema(Schema):
     type = Choice(*PromptKind, allow_none=True)
     model = Text(allow_none=True, least=1, most=256)
     template = Text(allow_none=True, least=1, most=64)
-    variables = fields.Dict(allow_none=True)
+    variables = fields.Dict(
+        allow_none=True,
+        metadata={
+            "maxProperties": MOST_VARIABLES,
+            "propertyNames": {"pattern": f"^{_NAME.pattern}$"},
+            "additionalProperties": {"type": ["string", "number"], "pattern": shapes.NO_NUL},
+        },
+    )
+
+
+_RESULT = {
+    "anyOf": [
+        {"type": "array", "items": shapes.STRING, "title": "Keywords"},
+        shapes.record("Sentiment", label=shapes.STRING, score={"type": "number"}),
+        {"type": "array", "items": shapes.record(text=shapes.STRING, type=shapes.STRING), "title": "Entities"},
+        shapes.NULL,
+    ]
+}
+ANSWER = shapes.record(
+    "PromptAnswer",
+    summary=shapes.STRING,
+    processing_time={"type": "number", "minimum": 0, "description": "seconds"},
+    type=shapes.one_of(*PromptKind),
+    model=shapes.STRING,
+    result=_RESULT,
+    usage=shapes.USAGE,
+    request_id=shapes.STRING,
+)
+HEALTH = shapes.record(status={"const": "ok"}, version=shapes.STRING, environment=shapes.STRING)
+"""The answers' forms, for ``/openapi.json``."""
 
 
 def read_prompt(body: dict[str, Any], *, longest: int) -> PromptAsk:
