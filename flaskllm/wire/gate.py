@@ -21,6 +21,22 @@ from flaskllm.domain.usage import Usage
 from flaskllm.errors import Detail, InvalidRequest
 from flaskllm.wire import openai
 from flaskllm.wire.fields import Choice, Flag, Number, Text, Whole, load
+from flaskllm.wire.shapes import (
+    ANY_OBJECT,
+    COST,
+    COUNT,
+    FLAG,
+    NO_NUL,
+    NULL,
+    STRING,
+    WHOLE,
+    Shape,
+    form_of,
+    maybe,
+    one_of,
+    record,
+    several,
+)
 
 MOST_TEXT = 2**24
 """Characters; the body's own limit is the one that is met, this one only says so by name."""
@@ -57,25 +73,52 @@ class ProviderChoiceSchema(CamelSchema):
     model = fields.Nested(ModelChoiceSchema, allow_none=True)
 
 
-class Strings(fields.Field[Any]):
-    """A string, or a list of strings."""
+def _openai(name: str) -> fields.Raw:
+    """A parameter that OpenAI's dialect checks, in the form that it tells of it."""
+    return fields.Raw(allow_none=True, metadata=form_of(openai.PARAMS[name]))
 
-    def __init__(self, *, most: int, each: int, **rest: Any) -> None:
-        super().__init__(**rest)
-        self._inner = Text(most=each)
-        self._most = most
-        self.metadata = {"oneOf": [self._form(each), {"type": "array", "maxItems": most, "items": self._form(each)}]}
 
-    @staticmethod
-    def _form(most: int) -> dict[str, Any]:
-        return {"type": "string", "maxLength": most}
+def _message(*roles: str, content: Shape, required: tuple[str, ...]) -> Shape:
+    """The form of these roles' messages."""
+    return {
+        "type": "object",
+        "properties": {
+            "role": one_of(*roles),
+            "content": content,
+            "name": {"type": ["string", "null"], "maxLength": 64, "pattern": NO_NUL},
+            "toolCalls": {"anyOf": [several(CALL), NULL]},
+            "toolCallId": {"type": "string", "maxLength": 256, "pattern": NO_NUL},
+        },
+        "required": ["role", *required],
+        "additionalProperties": False,
+    }
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if isinstance(value, str):
-            return self._inner.deserialize(value)
-        if not isinstance(value, list) or len(value) > self._most:
-            raise ValidationError(f"must be a string or a list of at most {self._most} strings")
-        return fields.List(self._inner).deserialize(value)
+
+def _part(kind: str, held: Shape) -> Shape:
+    return {"type": "object", "properties": {"type": {"const": kind}, kind: held}, "required": ["type", kind]}
+
+
+IMAGE = {"type": "object", "properties": {"url": {"type": "string", "pattern": "^(data:image/|https?://)"}}}
+PART = {
+    "anyOf": [
+        _part("text", STRING),
+        _part("image_url", {**IMAGE, "required": ["url"]}),
+        _part("input_audio", ANY_OBJECT),
+        _part("file", ANY_OBJECT),
+        _part("refusal", STRING),
+    ]
+}
+CONTENT = {"anyOf": [STRING, several(PART, minItems=1)]}
+FUNCTION = {"type": "object", "properties": {"name": STRING, "arguments": STRING}, "required": ["name"]}
+CALL = {"type": "object", "properties": {"id": STRING, "function": FUNCTION}, "required": ["id", "function"]}
+MESSAGE = {
+    "anyOf": [
+        _message("system", "developer", "user", content=CONTENT, required=("content",)),
+        _message("assistant", content=maybe(CONTENT), required=()),
+        _message("tool", content=CONTENT, required=("content", "toolCallId")),
+    ]
+}
+"""A message as OpenAI has it, its own fields under this dialect's names; inside parts and calls nothing is renamed."""
 
 
 class ParameterSchema(CamelSchema):
@@ -86,34 +129,49 @@ class ParameterSchema(CamelSchema):
     max_tokens = Whole(allow_none=True, least=1)
     max_completion_tokens = Whole(allow_none=True, least=1)
     n = Whole(allow_none=True, least=1, most=128)
-    stop = Strings(allow_none=True, most=4, each=4096)
+    stop = _openai("stop")
     seed = Whole(allow_none=True)
     presence_penalty = Number(allow_none=True, least=-2, most=2)
     frequency_penalty = Number(allow_none=True, least=-2, most=2)
-    logit_bias = fields.Dict(allow_none=True)
+    logit_bias = _openai("logit_bias")
     reasoning_effort = Text(allow_none=True, most=32)
     verbosity = Text(allow_none=True, most=32)
-    response_format = fields.Dict(allow_none=True)
-    tools = fields.List(fields.Dict(), allow_none=True)
-    tool_choice = fields.Raw(allow_none=True)
+    response_format = _openai("response_format")
+    tools = _openai("tools")
+    tool_choice = _openai("tool_choice")
     parallel_tool_calls = Flag(allow_none=True)
     user = Text(allow_none=True, most=512)
     drop_params = Flag(allow_none=True)
 
 
 class MessageSchema(CamelSchema):
-    """One message; ``content`` is a string or a list of OpenAI's parts, null only where there are tool calls."""
+    """One message; what its content may be is OpenAI's to say."""
 
     role = Choice(*ROLES, required=True)
     content = fields.Raw(allow_none=True)
     name = Text(allow_none=True, most=64)
-    tool_calls = fields.List(fields.Dict(), allow_none=True)
+    tool_calls = fields.Raw(allow_none=True)
     tool_call_id = Text(allow_none=True, most=256)
 
 
+class Messages(fields.Field[Any]):
+    """A list of messages; it describes itself, because what else a message has depends on its role."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(metadata={"type": "array", "minItems": 1, "items": MESSAGE}, **rest)
+        self._read = fields.List(fields.Nested(MessageSchema))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValidationError("must be a list of messages")
+        return self._read.deserialize(value)
+
+
 class ChatPromptSchema(CamelSchema):
+    """``prompt`` of a chat."""
+
     parameter = fields.Nested(ParameterSchema, allow_none=True)
-    messages = fields.List(fields.Nested(MessageSchema), required=True)
+    messages = Messages(required=True)
 
 
 class ChatSchema(CamelSchema):
@@ -166,84 +224,39 @@ def _path(field: str) -> str:
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-USAGE = {
+USAGE = record("GateUsage", completionTokens=COUNT, promptTokens=COUNT, totalTokens=COUNT)
+CHAT = record(
+    "GateAnswer",
+    usage=USAGE,
+    messages=several(
+        record(role={"const": "assistant"}, content=maybe(STRING), optional={"toolCalls": several(ANY_OBJECT)})
+    ),
+    cost=COST,
+)
+PRICE: Shape = {
     "type": "object",
     "properties": {
-        name: {"type": "integer", "minimum": 0} for name in ("completionTokens", "promptTokens", "totalTokens")
+        "id": STRING,
+        "unitOfMeasure": WHOLE,
+        "currency": STRING,
+        "token": {"type": "object", "description": "US dollars for `unitOfMeasure` tokens"},
+        "pixel": {"type": "object", "description": "US dollars for one image of this size and quality"},
     },
-    "required": ["completionTokens", "promptTokens", "totalTokens"],
-    "additionalProperties": False,
 }
-CHAT = {
-    "type": "object",
-    "properties": {
-        "usage": USAGE,
-        "messages": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "role": {"type": "string", "const": "assistant"},
-                    "content": {"type": ["string", "null"]},
-                    "toolCalls": {"type": "array", "items": {"type": "object"}},
-                },
-                "required": ["role", "content"],
-                "additionalProperties": False,
-            },
-        },
-        "cost": {"type": ["number", "null"], "description": "US dollars; null where the price is unknown"},
-    },
-    "required": ["usage", "messages", "cost"],
-    "additionalProperties": False,
-}
-MODEL = {
-    "type": "object",
-    "properties": {
-        **{name: {"type": "string"} for name in ("id", "name", "label", "description", "tranningData", "trainingData")},
-        "contextWindow": {"type": "integer", "minimum": 1},
-        "price": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "id": {"type": "string"},
-                    "unitOfMeasure": {"type": "integer"},
-                    "currency": {"type": "string"},
-                    "token": {"type": "object", "description": "US dollars for `unitOfMeasure` tokens"},
-                    "pixel": {"type": "object", "description": "US dollars for one image of this size and quality"},
-                },
-            },
-        },
-        "enabled": {"type": "boolean"},
-    },
-    "required": ["id", "name", "label", "description", "enabled"],
-    "additionalProperties": False,
-}
-PROVIDERS = {
-    "type": "object",
-    "properties": {
-        "data": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    **{name: {"type": "string"} for name in ("id", "name", "label", "description")},
-                    "model": {"type": "array", "items": MODEL},
-                },
-                "required": ["id", "name", "label", "description", "model"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["data"],
-    "additionalProperties": False,
-}
-HEALTH = {
-    "type": "object",
-    "properties": {"status": {"type": "string", "const": "ok"}, "version": {"type": "string"}},
-    "required": ["status", "version"],
-    "additionalProperties": False,
-}
+MODEL = record(
+    "GateModel",
+    id=STRING,
+    name=STRING,
+    label=STRING,
+    description=STRING,
+    enabled=FLAG,
+    optional={"contextWindow": COUNT, "tranningData": STRING, "trainingData": STRING, "price": several(PRICE)},
+)
+PROVIDERS = record(
+    "GateProviders",
+    data=several(record(id=STRING, name=STRING, label=STRING, description=STRING, model=several(MODEL))),
+)
+HEALTH = record(status={"const": "ok"}, version=STRING)
 """The answers' forms, for ``/openapi.json``."""
 
 
