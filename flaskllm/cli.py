@@ -240,7 +240,7 @@ def verify_audit(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"ok": found.is_sound, **asdict(found)}, indent=2))
     elif found.is_sound:
-        click.echo(f"{found.count} rows, all sound; head {found.head or '-'}")
+        click.echo(f"{found.count} rows, all sound; head {found.head}")
     else:
         click.echo(f"Row {found.broken} is not sound: {found.fault}. {found.count} rows before it are.", err=True)
     context.exit(0 if found.is_sound else 1)

@@ -10,7 +10,20 @@ from dataclasses import dataclass, field
 
 from flask import Blueprint, Flask, request
 
-from flaskllm.blueprints import auth, conversations, docs, external, gate, openai, ops, templates, tokens, usage, webhook
+from flaskllm.blueprints import (
+    administration,
+    auth,
+    conversations,
+    docs,
+    external,
+    gate,
+    openai,
+    ops,
+    templates,
+    tokens,
+    usage,
+    webhook,
+)
 from flaskllm.blueprints._guard import Policy, admin_only, enter, metrics_reader, needs, open_to_all, signed_in
 from flaskllm.blueprints._http import query
 from flaskllm.errors import MethodNotAllowed
@@ -52,6 +65,7 @@ DOORS = (
     Door(external.bp, "/api/external", needs("external")),
     Door(docs.bp, "", open_to_all),
     Door(docs.gate, "{GATE_PATH}", open_to_all),
+    Door(administration.bp, "", admin_only, asks={"list_users", "list_tokens", "read_usage", "list_audit"}),
     Door(ops.bp, "", open_to_all, {"metrics": metrics_reader}),
 )
 NEVER_TAKEN = ("TRACE", "TRACK", "CONNECT")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.orm import Session
@@ -12,8 +12,8 @@ from flaskllm.models.audit import AuditRow
 from flaskllm.models.catalogue import Meta
 
 __all__ = [
+    "AuditFilters",
     "AuditRow",
-    "Wanted",
     "add",
     "last_number",
     "list_rows",
@@ -27,15 +27,14 @@ HEAD = "audit_head"
 OPEN_HEAD = "INSERT INTO meta (name, value) VALUES (:name, '') ON CONFLICT (name) DO NOTHING"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class AuditFilters(TypedDict, total=False):
     """Which rows a list shows: ``actor`` is an id or a name; ``since`` and ``until`` in milliseconds since 1970."""
 
-    actor: str | None = None
-    action: str | None = None
-    target: str | None = None
-    since: int | None = None
-    until: int | None = None
+    actor: str | None
+    action: str | None
+    target: str | None
+    since: int | None
+    until: int | None
 
 
 def lock_head(session: Session) -> str:
@@ -72,24 +71,21 @@ def rows_after(session: Session, number: int, *, up_to: int, limit: int) -> Sequ
     return session.scalars(query.order_by(AuditRow.number).limit(limit)).all()
 
 
-def list_rows(session: Session, wanted: Wanted, *, limit: int, before: int | None = None) -> Sequence[AuditRow]:
+def list_rows(session: Session, filters: AuditFilters, *, limit: int, before: int | None = None) -> Sequence[AuditRow]:
     """Newest first; ``before`` is the number that the page before ended with."""
     query = select(AuditRow).order_by(AuditRow.number.desc()).limit(limit)
     if before is not None:
         query = query.where(AuditRow.number < before)
-    for condition in _conditions(wanted):
-        query = query.where(condition)
+    for name, value in filters.items():
+        if value is not None:
+            query = query.where(_CONDITIONS[name](value))
     return session.scalars(query).all()
 
 
-def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
-    if wanted.actor is not None:
-        yield (AuditRow.actor_id == wanted.actor) | (AuditRow.actor_name == wanted.actor)
-    if wanted.action is not None:
-        yield AuditRow.action == wanted.action
-    if wanted.target is not None:
-        yield AuditRow.target == wanted.target
-    if wanted.since is not None:
-        yield AuditRow.at >= wanted.since
-    if wanted.until is not None:
-        yield AuditRow.at < wanted.until
+_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "actor": lambda known: (AuditRow.actor_id == known) | (AuditRow.actor_name == known),
+    "action": lambda known: AuditRow.action == known,
+    "target": lambda known: AuditRow.target == known,
+    "since": lambda at: AuditRow.at >= at,
+    "until": lambda at: AuditRow.at < at,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import TypedDict
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from flaskllm.models.account import User
 
 __all__ = [
     "User",
-    "WantedUsers",
+    "UserFilters",
     "add_user",
     "count_other_admins",
     "find_by_login",
@@ -26,16 +26,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class WantedUsers:
+class UserFilters(TypedDict, total=False):
     """Which accounts a list shows: ``search`` is looked for in names and e-mails; closed ones only by ``status``."""
 
-    search: str | None = None
-    role: str | None = None
-    status: str | None = None
-
-
-EVERYBODY = WantedUsers()
+    search: str
+    role: str
+    status: str
 
 
 def add_user(session: Session, user: User) -> None:
@@ -65,10 +61,10 @@ def is_taken(session: Session, column: str, key: str, *, but: str | None = None)
 
 
 def list_users(
-    session: Session, wanted: WantedUsers = EVERYBODY, *, limit: int | None = None, after: str | None = None
+    session: Session, filters: UserFilters, *, limit: int | None = None, after: str | None = None
 ) -> Sequence[User]:
     """By age, oldest first; ``after`` is the id that the page before ended with."""
-    query = select(User).where(*_conditions(wanted)).order_by(User.created_at, User.id)
+    query = select(User).where(*_conditions(filters)).order_by(User.created_at, User.id)
     start = session.get(User, after) if after else None
     if start:
         later = (User.created_at > start.created_at) | ((User.created_at == start.created_at) & (User.id > start.id))
@@ -76,12 +72,12 @@ def list_users(
     return session.scalars(query.limit(limit)).all()
 
 
-def _conditions(wanted: WantedUsers) -> Iterator[ColumnElement[bool]]:
-    yield User.status != CLOSED if wanted.status is None else User.status == wanted.status
-    if wanted.role is not None:
-        yield User.role == wanted.role
-    if wanted.search is not None:
-        key = folded(wanted.search)
+def _conditions(filters: UserFilters) -> Iterator[ColumnElement[bool]]:
+    yield User.status == filters["status"] if "status" in filters else User.status != CLOSED
+    if "role" in filters:
+        yield User.role == filters["role"]
+    if "search" in filters:
+        key = folded(filters["search"])
         yield User.username_key.contains(key, autoescape=True) | User.email_key.contains(key, autoescape=True)
 
 

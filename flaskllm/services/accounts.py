@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -33,7 +33,7 @@ from flaskllm.repositories import tokens
 from flaskllm.repositories import users as repository
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.sessions import revoke_all_of
-from flaskllm.repositories.users import EVERYBODY, User, WantedUsers
+from flaskllm.repositories.users import User, UserFilters
 from flaskllm.security import JwtCodec, Passwords
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.guessing import Guesses, Throttle
@@ -191,13 +191,13 @@ class AccountService:
             return _found(repository.find_by_name(session, username))
 
     def list_users(
-        self, wanted: WantedUsers = EVERYBODY, *, limit: int | None = None, after: str | None = None
+        self, *, limit: int | None = None, after: str | None = None, **filters: Unpack[UserFilters]
     ) -> tuple[Sequence[User], str | None]:
         """A page, oldest first, and where the next one begins."""
         with self._db.reading() as session:
             if after is not None and repository.get_user(session, after) is None:
                 raise invalid("after", "is not the id of a user")
-            rows = repository.list_users(session, wanted, limit=None if limit is None else limit + 1, after=after)
+            rows = repository.list_users(session, filters, limit=None if limit is None else limit + 1, after=after)
         if limit is None or len(rows) <= limit:
             return rows, None
         return rows[:limit], rows[limit - 1].id

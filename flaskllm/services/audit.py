@@ -13,14 +13,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy.orm import Session
 
 from flaskllm.domain.audit import BROKEN_LINK, FIRST_LINK, LONGEST_ADDRESS, Actor, Entry, facts_text
 from flaskllm.domain.text import holdable
 from flaskllm.repositories import audit as repository
-from flaskllm.repositories.audit import AuditRow, Wanted
+from flaskllm.repositories.audit import AuditFilters, AuditRow
 from flaskllm.repositories.database import Database
 from flaskllm.security import ChainKeys
 
@@ -38,6 +38,10 @@ class Head:
     number: int
     mac: str
 
+    @property
+    def told(self) -> str:
+        return f"{self.number}:{self.mac}"
+
 
 NO_HEAD = Head(0, FIRST_LINK)
 CHANGED_HEAD = "changed: the head, which names the last row"
@@ -45,7 +49,10 @@ CHANGED_HEAD = "changed: the head, which names the last row"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What verification found: ``count`` sound rows from the first on; ``broken`` is the first number that is not."""
+    """What verification found: ``count`` sound rows from the first on; ``broken`` is the first number that is not.
+
+    ``head``: number and signature of the last row, as the head names them.
+    """
 
     count: int
     head: str
@@ -129,10 +136,12 @@ class AuditTrail:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def list(self, wanted: Wanted, *, limit: int, after: int | None = None) -> tuple[Sequence[AuditRow], int | None]:
+    def list(
+        self, *, limit: int, after: int | None = None, **filters: Unpack[AuditFilters]
+    ) -> tuple[Sequence[AuditRow], int | None]:
         """A page, newest first, and the number where the next one begins."""
         with self._db.reading() as session:
-            rows = repository.list_rows(session, wanted, limit=limit + 1, before=after)
+            rows = repository.list_rows(session, filters, limit=limit + 1, before=after)
         return (rows, None) if len(rows) <= limit else (rows[:limit], rows[limit - 1].number)
 
     # -- verifying ----------------------------------------------------------------------------------------------------
@@ -150,12 +159,12 @@ class AuditTrail:
         expected, previous = 1, FIRST_LINK
         for row in self._rows(up_to=end):
             if fault := self._fault(row, expected, previous):
-                return Verdict(expected - 1, text, expected, fault)
+                return Verdict(expected - 1, head.told, expected, fault)
             if head_fault is None and expected > head.number:
-                return Verdict(expected - 1, text, expected, f"added: the head ends with row {head.number}")
+                return Verdict(expected - 1, head.told, expected, f"added: the head ends with row {head.number}")
             expected, previous = expected + 1, row.mac
         fault = head_fault or _fault_at_the_end(head, expected - 1, previous)
-        return Verdict(expected - 1, text, expected if fault else None, fault)
+        return Verdict(expected - 1, head.told, expected if fault else None, fault)
 
     def _rows(self, *, up_to: int) -> Iterator[AuditRow]:
         """Every row up to this one in order, without a transaction held open between two handfuls."""

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.usage import Usage
+from flaskllm.errors import invalid
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import new_row_id
-from flaskllm.repositories.usage import UsageTotals, totals
+from flaskllm.repositories.usage import Span, UsageTotals, series, token_facts, totals, user_names
 from flaskllm.services.ledger import asked_name
 from flaskllm.services.metrics import Metrics
 
 log = logging.getLogger("flaskllm.llm_request")
+
+GROUPS = ("day", "user", "token", "model", "provider", "tag")
+MOST_GROUPS = 10_000
+EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,16 @@ class Outcome:
     attempts: int
     status: int = 200
     error_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Sums of a span, and the same for each group: its fields (a user's id and name, a day, …) and its sums."""
+
+    span: Span
+    by: tuple[str, ...]
+    totals: UsageTotals
+    series: list[tuple[dict[str, str | None], UsageTotals]]
 
 
 class UsageService:
@@ -82,10 +101,57 @@ class UsageService:
         fields["metadata"] = json.loads(row["metadata"]) if row["metadata"] else {}
         log.info("llm_request", extra={"fields": fields})
 
-    def totals(self, user_id: str, *, since: datetime | None, until: datetime | None) -> UsageTotals:
-        """What one user's calls added up to between two moments."""
+    def report(
+        self, user_id: str | None, since: datetime | None, until: datetime | None, *, by: Sequence[str]
+    ) -> UsageReport:
+        """What one user's calls (None: everybody's) added up to between two moments, in all and by some of `GROUPS`.
+
+        Tags are those that a token has now; a call counts under each of its token's. Raises `InvalidRequest` where that
+        is more than anybody reads.
+        """
+        span = Span(user_id, since, until)
+        columns = ["token" if name == "tag" else name for name in by]
         with self._database.reading() as session:
-            return totals(session, user_id=user_id, since=since, until=until)
+            whole = totals(session, span)
+            found = series(session, span, columns, most=MOST_GROUPS + 1)
+            if len(found) > MOST_GROUPS:
+                raise invalid("group_by", f"makes more than {MOST_GROUPS} groups of this; narrow from and to")
+            names = _Names(session, columns, [keys for keys, _ in found])
+        return UsageReport(span, tuple(by), whole, _folded(found, by, names))
+
+
+class _Names:
+    """Names of the users and tokens of a report, and the tokens' tags."""
+
+    def __init__(self, session: Session, columns: Sequence[str], found: Sequence[tuple[Any, ...]]) -> None:
+        ids = {name: {keys[place] for keys in found} - {None} for place, name in enumerate(columns)}
+        self._users = user_names(session, sorted(ids.get("user", ())))
+        self._tokens = token_facts(session, sorted(ids.get("token", ())))
+
+    def fields(self, name: str, key: Any) -> list[dict[str, str | None]]:
+        """One group's key as the fields of a report: several only for tags, of which a token has several."""
+        if name == "day":
+            return [{"day": (EPOCH + timedelta(days=int(key))).isoformat()}]
+        if name == "user":
+            return [{"user_id": key, "username": self._users.get(key)}]
+        if name == "token":
+            return [{"token_id": key, "token_name": self._tokens.get(key, (None,))[0]}]
+        if name == "tag":
+            return [{"tag": tag} for tag in self._tokens.get(key, (None, []))[1]] or [{"tag": None}]
+        return [{name: key}]
+
+
+def _folded(
+    found: Sequence[tuple[tuple[Any, ...], UsageTotals]], by: Sequence[str], names: _Names
+) -> list[tuple[dict[str, str | None], UsageTotals]]:
+    """Groups under their names, what is equal by now added up, in the order of their keys."""
+    sums: dict[tuple[tuple[str, str | None], ...], UsageTotals] = {}
+    for keys, held in found:
+        for parts in itertools.product(*(names.fields(name, key) for name, key in zip(by, keys, strict=True))):
+            group = tuple(pair for part in parts for pair in part.items())
+            sums[group] = sums.get(group, UsageTotals()) + held
+    ordered = sorted(sums.items(), key=lambda item: [(value is None, value or "") for _, value in item[0]])
+    return [(dict(group), held) for group, held in ordered]
 
 
 NOT_LOGGED = frozenset({"id"})
