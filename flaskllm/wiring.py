@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,7 @@ from flaskllm.services import Services
 from flaskllm.services.accounts import AccountService
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.catalogue import CatalogueCache, Seeder
+from flaskllm.services.catalogue_change import CatalogueDesk
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import Drains, StreamTimes
 from flaskllm.services.conversations import ConversationService
@@ -35,8 +37,12 @@ from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounter
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.prompts import PromptService
+from flaskllm.services.provider_check import ProviderCheck
 from flaskllm.services.provider_connection import AddressRule
 from flaskllm.services.provider_factory import ProviderFactory
+from flaskllm.services.provider_keys import KeyService
+from flaskllm.services.provider_models import ModelService
+from flaskllm.services.providers import ProviderService
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
@@ -102,13 +108,13 @@ def threads_work() -> bool:
     return bool(uwsgi.opt.get("enable-threads") or uwsgi.opt.get("threads"))
 
 
-def wire(app: Flask, settings: Settings) -> Services:
+def wire(app: Flask, settings: Settings, *, make_factory: Callable[..., ProviderFactory] = ProviderFactory) -> Services:
     """Build the services of one application and put them where `extensions.services` finds them."""
     with app.app_context():
         engine = db.engine
     if engine.dialect.name == "sqlite":
         set_sqlite_pragmas(engine, journal_mode=settings.sqlite_journal_mode, synchronous=settings.sqlite_synchronous)
-    services = _Wiring(settings, engine).services()
+    services = _Wiring(settings, engine, make_factory).services()
     app.extensions["flaskllm"] = services
     app.extensions["flaskllm_shutdown"] = services.shutdown
     app.extensions["flaskllm_settings"] = settings
@@ -118,8 +124,9 @@ def wire(app: Flask, settings: Settings) -> Services:
 class _Wiring:
     """Each part once; what two of them share is an attribute."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, make_factory: Callable[..., ProviderFactory]) -> None:
         self.settings = settings
+        self.make_factory = make_factory
         self.threads = threads_work()
         self.database = Database(engine)
         self.committer = GroupCommitter(engine, apply, threads=self.threads)
@@ -141,11 +148,11 @@ class _Wiring:
 
     def services(self) -> Services:
         settings = self.settings
-        factory = ProviderFactory(
+        factory = self.make_factory(
             verify=settings.httpx_client_verify,
             pool_size=settings.web_threads,
             proxy_for=_proxy_for,
-            admits=AddressRule(allow_private=settings.allow_private_providers).admits,
+            admits=addresses.admits,
         )
         vault = Vault(_revealed(settings.encryption_keys))
         catalogue = CatalogueCache(
@@ -158,6 +165,8 @@ class _Wiring:
         )
         keys = KeyRing(self.database, catalogue)
         router = ModelRouter(catalogue.current, default_provider=settings.llm_provider, rests=keys.rests)
+        desk = CatalogueDesk(self.database, catalogue, self.audit)
+        provider_keys = KeyService(desk, vault)
         chat = self._orchestrator(router, factory, keys)
         conversations = self._conversations()
         accounts = self._accounts()
@@ -170,6 +179,12 @@ class _Wiring:
             catalogue=catalogue,
             router=router,
             factory=factory,
+            providers=ProviderService(desk, factory, provider_keys, addresses),
+            provider_models=ModelService(desk),
+            provider_keys=provider_keys,
+            provider_check=ProviderCheck(
+                router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, keys=keys
+            ),
             chat=chat,
             conversations=ConversationService(conversations, chat, window=chat.window),
             prompts=PromptService(chat, templates),

@@ -119,6 +119,22 @@ class TokenService:
             approved=user.status == ACTIVE,
         )
 
+    def service_principal(self) -> Principal:
+        """The built-in user without a token: who speaks where the gateway is used in its own process.
+
+        Raises `Unauthenticated` where an administrator has barred it.
+        """
+        user = self._service_user()
+        if user.status in BARRED:
+            raise Unauthenticated(NOT_VALID)
+        return Principal(
+            user_id=user.id,
+            username=user.username,
+            scopes=frozenset(user.scopes) - {"admin"},
+            budgets=budgets_of(user),
+            approved=user.status == ACTIVE,
+        )
+
     # -- the owner's tokens -------------------------------------------------------------------------------------------
 
     def issue(self, principal: Principal, fields: TokenFields, *, actor: Actor = SYSTEM) -> tuple[ApiToken, str]:
