@@ -117,6 +117,39 @@ class World:
             return {name: self.filled(inner) for name, inner in value.items()}
         return [self.filled(inner) for inner in value] if isinstance(value, list) else value
 
+    def script(self, words: str) -> None:
+        """What the upstream says to this case."""
+        self.upstream.script(MODEL_SAYS[words][0])
+
+    def send(self, method: str, path: str, query: str, body: bytes | None, headers: dict[str, str]) -> TestResponse:
+        """One request, written as a server writes it: no client may tidy up what the case spells.
+
+        ``headers`` whose names begin with ``HTTP_`` are put into the environment as they are.
+        """
+        environ = {name: value for name, value in headers.items() if name.startswith("HTTP_")}
+        return self.app.test_client().open(
+            "/",
+            method=method,
+            data=body,
+            headers={name: value for name, value in headers.items() if name not in environ},
+            environ_overrides={
+                "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+                "QUERY_STRING": query,
+                **environ,
+            },
+        )
+
+    def is_alive(self) -> bool:
+        return self.app.test_client().get("/health/live").status_code == 200
+
+    def memory(self) -> int:
+        """Bytes held before a case is played."""
+        return _resident()
+
+    def peak(self) -> int:
+        """Bytes held after it."""
+        return _resident()
+
     def rows(self) -> dict[str, list[str]]:
         """All that the database holds, but for what is counted."""
         with self.app.app_context():
@@ -152,11 +185,11 @@ def play(world: World, case: Case) -> Played:
     said = world.filled(expanded(case["input"]))
     before = world.rows()
     if "upstream" in said:
-        world.upstream.script(MODEL_SAYS[said["upstream"]][0])
-    memory, began = _resident(), time.monotonic()
+        world.script(said["upstream"])
+    memory, began = world.memory(), time.monotonic()
     response = _send(world, case, said, _own_id(world, case, said))
     response.get_data()
-    return Played(world, case, response, time.monotonic() - began, _resident() - memory, before)
+    return Played(world, case, response, time.monotonic() - began, world.peak() - memory, before)
 
 
 def _own_id(world: World, case: Case, said: dict[str, Any]) -> str:
@@ -174,17 +207,8 @@ def _send(world: World, case: Case, said: dict[str, Any], place: str) -> TestRes
     if body is not None:
         headers["Content-Type"] = "application/json"
     headers |= {name: value for name, value in said.get("headers", {}).items() if name not in GATE_HEADERS}
-    return world.app.test_client().open(
-        "/",
-        method=case["method"],
-        data=body,
-        headers=headers,
-        environ_overrides={  # as a server writes them: no client may tidy up what the case spells
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": urlencode(asked) if isinstance(asked, dict) else asked,
-            **{f"HTTP_{_key(name)}": value for name, value in _in_environ(case, said).items()},
-        },
-    )
+    headers |= {f"HTTP_{_key(name)}": value for name, value in _in_environ(case, said).items()}
+    return world.send(case["method"], path, urlencode(asked) if isinstance(asked, dict) else asked, body, headers)
 
 
 def _in_environ(case: Case, said: dict[str, Any]) -> dict[str, str]:
@@ -248,7 +272,7 @@ def body_no_secret(played: Played, _: str) -> None:
 
 
 def worker_alive(played: Played, _: str) -> None:
-    assert played.world.app.test_client().get("/health/live").status_code == 200
+    assert played.world.is_alive()
 
 
 def upstream_not_called(played: Played, _: str) -> None:
