@@ -1,8 +1,9 @@
-"""``flask seed`` and ``flask providers list|test``."""
+"""``flask seed``, ``flask providers list|test`` and ``flask keys rotate``."""
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -10,11 +11,15 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
+from flaskllm.domain.audit import at_the_shell
+from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Provider
 from flaskllm.errors import DomainError
 from flaskllm.extensions import services
+from flaskllm.models.types import new_id
 from flaskllm.services.catalogue_file import CatalogueFileError
-from flaskllm.services.provider_check import ProviderCheck
+from flaskllm.services.provider_check import OPERATOR, TRY_SECONDS
+from flaskllm.wire.providers import write_check
 from flaskllm.wiring import seeder
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -24,6 +29,7 @@ def register_catalogue_commands(app: Flask) -> None:
     """Give an application its catalogue commands."""
     app.cli.add_command(seed_command)
     app.cli.add_command(providers_group)
+    app.cli.add_command(keys_group)
 
 
 @click.command("seed")
@@ -87,11 +93,44 @@ def _hint(row: dict[str, Any]) -> str:
 def test_provider(context: click.Context, provider_id: str, model: str | None, *, as_json: bool) -> None:
     """Make one real call and say what came of it; exit status 1 where it does not work."""
     try:
-        report = ProviderCheck(services.router, services.factory).run(provider_id, model)
+        report = services.provider_check.run(provider_id, _call(), model)
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(write_check(report), indent=2, ensure_ascii=False))
     else:
         click.echo(f"{report.provider}, {report.model}, {report.seconds} s: {report.message}")
+    services.shutdown.stop()  # what it cost is in the ledger before the process ends
     context.exit(0 if report.works else 1)
+
+
+def _call() -> CallContext:
+    return CallContext(OPERATOR, new_id(), "cli", time.monotonic() + TRY_SECONDS)
+
+
+@click.group("keys")
+def keys_group() -> None:
+    """The keys that providers' keys are encrypted with."""
+
+
+@keys_group.command("rotate")
+@as_json_option
+@click.pass_context
+@with_appcontext
+def rotate_keys(context: click.Context, *, as_json: bool) -> None:
+    """Encrypt every provider's key anew under the first of LLM_GATEWAY_ENCRYPTION_KEY; safe to run again.
+
+    Put the new key first and restart, run this, then take the old key out and restart. Exit status 1 where a key cannot
+    be opened by any of the list.
+    """
+    try:
+        done = services.provider_keys.rotate(at_the_shell())
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if as_json:
+        click.echo(json.dumps(asdict(done), indent=2))
+    else:
+        click.echo(f"{done.renewed} encrypted anew, {done.current} were so already.")
+        for key_id in done.lost:
+            click.echo(f"{key_id} cannot be opened by any key of LLM_GATEWAY_ENCRYPTION_KEY.", err=True)
+    context.exit(1 if done.lost else 0)

@@ -148,6 +148,7 @@ class _Wiring:
 
     def services(self) -> Services:
         settings = self.settings
+        addresses = AddressRule(allow_private=settings.allow_private_providers)
         factory = self.make_factory(
             verify=settings.httpx_client_verify,
             pool_size=settings.web_threads,

@@ -28,6 +28,8 @@ __all__ = [
     "load_providers",
     "load_rests",
     "lock_catalogue",
+    "names_elsewhere",
+    "prefixes",
     "put_aside",
     "read_version",
     "swap_ciphertext",
@@ -93,6 +95,24 @@ def get_model(session: Session, provider_id: str, name: str, *, deleted: bool = 
     query = select(ModelRow).where(ModelRow.provider_id == provider_id, ModelRow.name == name)
     row = session.scalars(query).one_or_none()
     return None if row is None or (row.deleted_at and not deleted) else row
+
+
+def names_elsewhere(session: Session, provider_id: str, names: Sequence[str]) -> dict[str, str]:
+    """Which of these names other providers' models bear, each with one that does (``provider/name``)."""
+    query = (
+        select(ModelRow.name, ModelRow.provider_id)
+        .join(ProviderRow)
+        .where(ModelRow.name.in_(names), ModelRow.provider_id != provider_id)
+        .where(ModelRow.deleted_at.is_(None), ProviderRow.deleted_at.is_(None))
+    )
+    return {name: f"{owner}/{name}" for name, owner in session.execute(query)}
+
+
+def prefixes(session: Session) -> set[str]:
+    """What stands before the first slash in the names and aliases of models."""
+    query = select(ModelRow.name, ModelRow.aliases).where(ModelRow.deleted_at.is_(None))
+    names = [name for row in session.execute(query) for name in (row.name, *(row.aliases or ()))]
+    return {name.partition("/")[0] for name in names if "/" in name}
 
 
 def get_key(session: Session, provider_id: str, key_id: str) -> ProviderKeyRow | None:

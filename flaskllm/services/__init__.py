@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from flaskllm.services.metrics import Metrics
     from flaskllm.services.model_router import ModelRouter
     from flaskllm.services.prompts import PromptService
+    from flaskllm.services.provider_check import ProviderCheck
     from flaskllm.services.provider_factory import ProviderFactory
+    from flaskllm.services.provider_keys import KeyService
+    from flaskllm.services.provider_models import ModelService
+    from flaskllm.services.providers import ProviderService
     from flaskllm.services.shutdown import Shutdown
     from flaskllm.services.templates import TemplateService
     from flaskllm.services.tokens import TokenService
@@ -35,6 +39,10 @@ class Services:
     catalogue: CatalogueCache
     router: ModelRouter
     factory: ProviderFactory
+    providers: ProviderService
+    provider_models: ModelService
+    provider_keys: KeyService
+    provider_check: ProviderCheck
     chat: ChatOrchestrator
     conversations: ConversationService
     prompts: PromptService

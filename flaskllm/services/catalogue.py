@@ -122,12 +122,13 @@ class CatalogueCache:
                 return held
             rows = load_providers(session)
             rests = load_rests(session)
-        providers = tuple(self._provider(row) for row in rows)
+        providers = tuple(self.assembled(row) for row in rows)
         known = {(row.id, key.id) for row in rows for key in row.keys}
-        self._opened = {at: value for at, value in self._opened.items() if at in known}
+        self._opened = {at: value for at, value in list(self._opened.items()) if at in known}
         return Catalogue(version, providers, {row.key_id: _rest(row) for row in rests})
 
-    def _provider(self, row: ProviderRow) -> Provider:
+    def assembled(self, row: ProviderRow) -> Provider:
+        """The provider that a row makes together with the environment; of a row under change, what it will be."""
         return _Assembly(
             row,
             self._env.get(row.id),
@@ -219,7 +220,10 @@ class _Assembly:
         return {**env, **self._row.connection}
 
     def _default_model(self) -> str | None:
-        return self._row.default_model or (self._env.model if self._env else None)
+        """The administrator's choice, else the environment's, unless an administrator deleted that one."""
+        named = self._env.model if self._env else None
+        deleted = any(row.name == named for row in self._row.models if row.deleted_at is not None)
+        return self._row.default_model or (None if deleted else named)
 
     # -- addresses and keys -------------------------------------------------------------------------------------------
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.catalogue import Candidate, Catalogue
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
 from flaskllm.domain.principal import Principal
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import (
     DomainError,
+    InternalError,
+    NotFound,
     ProviderError,
+    ProviderFailure,
     ProviderKeyRejected,
     ProviderRateLimited,
     ProviderRefused,
     ProviderTimeout,
     ProviderUnreachable,
 )
+from flaskllm.services.attempts import Attempts, KeyWatch
+from flaskllm.services.books import CallBooks
+from flaskllm.services.ledger import Attempt, Ledger
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.provider_factory import ProviderFactory
+from flaskllm.services.usage import UsageService
 
 QUESTION = "Answer with the word OK."
 MOST_TOKENS = 64
@@ -38,7 +49,7 @@ REASONS: tuple[tuple[type[DomainError], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """``seconds`` until the whole answer; ``message`` is for people."""
+    """``seconds`` until the whole answer; ``message`` is for people; ``key`` a mask; ``cost`` in 10⁻⁹ dollar."""
 
     provider: str
     works: bool
@@ -46,33 +57,92 @@ class CheckReport:
     model: str | None = None
     endpoint: str | None = None
     seconds: float | None = None
+    key: str | None = None
+    usage: Usage | None = None
+    cost: int | None = None
 
 
 class ProviderCheck:
-    """Asks a provider's default chat model one short question, past caches, limits and budgets."""
+    """Asks a provider's default chat model one short question, past caches and limits, and books it like any call."""
 
-    def __init__(self, router: ModelRouter, factory: ProviderFactory) -> None:
+    def __init__(
+        self,
+        router: ModelRouter,
+        factory: ProviderFactory,
+        *,
+        catalogue: Callable[[], Catalogue],
+        ledger: Ledger,
+        usage: UsageService,
+        keys: KeyWatch | None = None,
+    ) -> None:
         self._router = router
         self._factory = factory
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._usage = usage
+        self._keys = keys
 
-    def run(self, provider_id: str, model: str | None = None) -> CheckReport:
-        """Never raises for what is wrong with a provider: that is its answer. An unknown id is `NotFound`."""
+    def run(self, provider_id: str, call: CallContext, model: str | None = None) -> CheckReport:
+        """Never raises for what is wrong with a provider: that is its answer.
+
+        An unknown provider or model is `NotFound`; our own refusals (budgets, a database that is away) are raised too.
+        """
+        provider = self._catalogue().by_id.get(provider_id)
+        if provider is None:
+            raise NotFound(f"There is no provider {provider_id[:80]!r}.")
         request = ChatRequest(
             model=model,
             messages=[{"role": "user", "content": QUESTION}],
             params={"max_tokens": MOST_TOKENS},
             provider=provider_id,
         )
-        candidate = self._router.candidates(request, OPERATOR)[0]
+        try:
+            candidate = self._router.candidates(request, call.principal)[0]
+        except NotFound as error:
+            if provider.on and model is not None:
+                raise
+            return CheckReport(provider_id, works=False, message=error.message)
+        return self._ask(request, candidate, call)
+
+    def _ask(self, request: ChatRequest, candidate: Candidate, call: CallContext) -> CheckReport:
+        prompt_tokens = prompt_estimate(request.messages)
+        books = CallBooks(self._ledger, self._usage, request=request, call=call, prompt_tokens=prompt_tokens)
+        attempts = Attempts([candidate], call, self._keys)
+        attempts.next()
+        attempt = books.reserve(candidate, attempts.number)
         started = time.monotonic()
         try:
-            text = self._factory.adapter_for(candidate).chat(request, candidate, started + TRY_SECONDS).text
-        except DomainError as failure:
-            return _report(candidate, started, works=False, message=_in_words(failure))
-        return _report(candidate, started, works=True, message=f"It works: {text.strip()[:80]!r}")
+            text, usage = self._answer(request, attempt, started + TRY_SECONDS)
+        except ProviderFailure as failure:
+            attempts.failed(failure)
+            cost = books.close(attempt, attempts, usage=None, error=failure, status=failure.status)
+            return _report(candidate, started, works=False, message=_in_words(failure), cost=cost)
+        except BaseException as error:
+            told = error if isinstance(error, DomainError) else InternalError("The call broke off.")
+            sent = not isinstance(error, DomainError)
+            cost = books.close(attempt, attempts, usage=None, error=told, sent=sent, status=told.status)
+            if sent:
+                raise
+            return _report(candidate, started, works=False, message=told.message, cost=cost)
+        cost = books.close(attempt, attempts, usage=usage)
+        said = f"It works: {text.strip()[:80]!r}" if text.strip() else "It works, and answered with an empty text."
+        return _report(candidate, started, works=True, message=said, usage=usage, cost=cost)
+
+    def _answer(self, request: ChatRequest, attempt: Attempt, deadline: float) -> tuple[str, Usage]:
+        result = self._factory.adapter_for(attempt.candidate).chat(request, attempt.candidate, deadline)
+        output = tokens_of_chars(len(result.text))
+        return result.text, result.usage or Usage(input=attempt.prompt_tokens, output=output, estimated=True)
 
 
-def _report(candidate: Candidate, started: float, *, works: bool, message: str) -> CheckReport:
+def _report(
+    candidate: Candidate,
+    started: float,
+    *,
+    works: bool,
+    message: str,
+    usage: Usage | None = None,
+    cost: int | None = None,
+) -> CheckReport:
     return CheckReport(
         provider=candidate.provider.id,
         works=works,
@@ -80,6 +150,9 @@ def _report(candidate: Candidate, started: float, *, works: bool, message: str) 
         model=candidate.model.name,
         endpoint=candidate.endpoint.id,
         seconds=round(time.monotonic() - started, 3),
+        key=candidate.key.hint if candidate.key else None,
+        usage=usage,
+        cost=cost,
     )
 
 

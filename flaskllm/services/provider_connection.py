@@ -140,4 +140,10 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and _PLAIN_TEXT.fullmatch(value) is not None
 
 
-_OF_TYPE: Mapping[type, Callable[[Any, str], Any]] = {str: _text, float: _number, int: _whole, bool: _flag, dict: _pairs}
+_OF_TYPE: Mapping[type, Callable[[Any, str], Any]] = {
+    str: _text,
+    float: _number,
+    int: _whole,
+    bool: _flag,
+    dict: _pairs,
+}
