@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from tests.actors import Caller
 from tests.conftest import MakeApp, provider_environment
 from tests.places import Place, as_json, place
 from tests.upstream import Upstream, faults
@@ -52,6 +53,9 @@ def differences(printed: Any, answered: Any, more: dict[str, list[str]], where: 
         faults_here = [f"{where}: fields {sorted(found)}"] if sorted(expected) != sorted(found) else []
         inner = [(f"{where}.{name}".lstrip("."), held, answered.get(name)) for name, held in printed.items()]
         return faults_here + [fault for path, held, told in inner for fault in differences(held, told, more, path)]
+    if isinstance(printed, list) and isinstance(answered, list) and len(printed) == len(answered):
+        places = enumerate(zip(printed, answered, strict=True))
+        return [fault for at, pair in places for fault in differences(*pair, more, f"{where}[{at}]")]
     same = type(printed) is type(answered) and printed == answered
     return [] if same else [f"{where} is {answered!r} and not {printed!r}"]
 
@@ -62,16 +66,25 @@ def pick(body: Any, path: str) -> str:
     return str(body)
 
 
+def written_out(body: Any) -> Any:
+    """The printed answer; a long one stands in a file of its own."""
+    if isinstance(body, dict) and "$file" in body:
+        return json.loads((Path(__file__).parent / body["$file"]).read_text(encoding="utf-8"))
+    return body
+
+
 def play(http: FlaskClient, step: dict[str, Any], known: dict[str, str]) -> None:
     request = step["request"]
     headers = fill(request.get("headers", {}), known)
     if step.get("signed_in"):
         headers["Authorization"] = f"Bearer {known['access_token']}"
+    if step.get("with_token"):
+        headers["Authorization"] = f"Bearer {known['token']}"
     body = json.dumps(fill(request["body"], known)) if "body" in request else None
     path = request["path"].replace("your_api_token", known.get("your_api_token", ""))
     response = http.open(path, method=request["method"], headers=headers, data=body)
     assert response.status_code == step["answer"]["status"], (step["title"], response.get_data(as_text=True))
-    assert differences(step["answer"]["body"], response.json, step.get("more", {})) == [], step["title"]
+    assert differences(written_out(step["answer"]["body"]), response.json, step.get("more", {})) == [], step["title"]
     known.update({name: pick(response.json, path) for name, path in step.get("keep", {}).items()})
 
 
@@ -91,7 +104,8 @@ def test_every_printed_example_is_answered_as_it_is_printed(seed: Any, make_app:
     known: dict[str, str] = {}
     if "API_TOKEN" in environment:
         environment["API_TOKEN"] = known["your_api_token"] = "a-token-of-the-operators-own-0123456789"
-    http = make_app(**provider_environment(upstream, seed["provider"]), **environment).test_client()
+    app = make_app(**provider_environment(upstream, seed["provider"]), **environment)
+    http, known["token"] = app.test_client(), Caller.on(app).token
     with place(as_json({"ok": True})) as target:
         known[EXTERNAL] = f"http://127.0.0.1:{target.port}/endpoint"
         for step in seed["steps"]:
