@@ -61,7 +61,8 @@ FAMILIES = {
 FAMILY_OF = {
     "auth": "Accounts", "tokens": "Accounts", "usage": "Accounts", "conversations": "Conversations",
     "webhook": "Webhook", "templates": "Webhook", "openai": "OpenAI", "ops": "Operations", "docs": "Operations",
-    "gate": "Gate", "gate_docs": "Gate",
+    "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
+    "azure": "OpenAI", "providers": "Providers", "administration": "Administration", "audit": "Administration",
 }  # fmt: skip
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "accessToken": {
@@ -181,12 +182,22 @@ def _names(app: Flask) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     taken: set[str] = set()
     for rule, method in routes(app):
-        name = rule.endpoint.replace(".", "_")
+        name = _camel(rule.endpoint)
         if name in taken:
-            name += re.sub(r"[^A-Za-z0-9]+", "_", f"_{method.lower()}{rule.rule}").rstrip("_")
+            name = _camel(f"{rule.endpoint} {method.lower()} {rule.rule}")
         taken.add(name)
         found[rule.rule, method] = name
     return found
+
+
+def _camel(words: str) -> str:
+    """One word of many, without the underscores that Swagger UI warns of in addresses.
+
+    >>> _camel("tokens.create_token")
+    'tokensCreateToken'
+    """
+    first, *rest = re.findall(r"[A-Za-z0-9]+", words)
+    return first + "".join(word[0].upper() + word[1:] for word in rest)
 
 
 def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *, name: str) -> Operation:
@@ -200,7 +211,7 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
         name=name,
         summary=told.summary,
         description=told.description,
-        family=next(iter(told.tags), None) or FAMILY_OF.get(blueprint, blueprint.replace("_", " ").capitalize()),
+        family=next(iter(told.tags), None) or FAMILY_OF[blueprint],
         dialect=dialect(rule.rule),
         security=_security(app, rule, policy) if told.security is None else told.security,
         parameters=(*_path_parameters(rule), *told.query, *told.headers),
