@@ -27,7 +27,8 @@ from flaskllm.blueprints import (
 )
 from flaskllm.blueprints._guard import Policy, admin_only, enter, metrics_reader, needs, open_to_all, signed_in
 from flaskllm.blueprints._http import query
-from flaskllm.errors import MethodNotAllowed
+from flaskllm.domain.text import can_be_held
+from flaskllm.errors import MethodNotAllowed, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +94,7 @@ def _guard() -> None:
     door, endpoint = _BY_NAME.get(request.blueprint or ""), request.endpoint or ""
     if door is not None and request.method != "OPTIONS":
         enter(door.policy(endpoint))
+        if not all(can_be_held(str(value)) for value in (request.view_args or {}).values()):
+            raise NotFound("There is no such thing.")  # and PostgreSQL cannot even be asked for it
         if not door.takes_a_query(endpoint):
             query()

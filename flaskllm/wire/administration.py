@@ -38,7 +38,7 @@ class _TokenFor(TokenSchema):
     user_id = Text(least=1, most=64, required=True)
 
 
-NEW_USER, USER_CHANGES, NEW_TOKEN = _User(), _User(partial=True), _TokenFor()
+NEW_USER, USER_CHANGES, NEW_TOKEN = _User(), _User(partial=("username", "email")), _TokenFor()
 
 BUDGET = record("Budget", amount={"type": "number", "minimum": 0}, period=one_of(*PERIODS))
 USER = record("FullAccount", **accounts.USER["properties"], status=one_of(*ALL_STATUSES), budget=maybe(BUDGET))

@@ -14,6 +14,8 @@ from flaskllm.errors import invalid
 from flaskllm.wire.shapes import COUNT, MOMENT, STRING, Shape, maybe, record, several
 
 MOST_AT_ONCE = 2
+MOST_TOLD = 2**63 - 1
+"""Of a sum of absurd counts no more is told: readers of JSON know no larger whole number."""
 FORMATS = ("json", "csv")
 OWN_GROUPS = ("day", "model", "token")
 """By what people see their own usage."""
@@ -122,9 +124,9 @@ def _sums(totals: Any) -> dict[str, Any]:
     return {
         "requests": totals.requests,
         "errors": totals.errors,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "total_tokens": totals.prompt_tokens + totals.completion_tokens,
+        "prompt_tokens": min(totals.prompt_tokens, MOST_TOLD),
+        "completion_tokens": min(totals.completion_tokens, MOST_TOLD),
+        "total_tokens": min(totals.prompt_tokens + totals.completion_tokens, MOST_TOLD),
         "cost": to_dollars(totals.cost),
         "unpriced_requests": totals.unpriced,
         "estimated_requests": totals.estimated,
