@@ -11,7 +11,8 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ class Proxy:
             return answer.status, json.loads(raw) if is_json else raw.decode(), found
         finally:
             connection.close()
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 5) -> None:
+    """Servers write their logs after the answer."""
+    ends = time.monotonic() + seconds
+    while not holds() and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert holds()
 
 
 def binary() -> str:

@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import provider_environment
 from tests.doors.accounts_world import expanded
-from tests.e2e.proxy import Proxy, binary, nginx
+from tests.e2e.proxy import Proxy, binary, nginx, wait_for
 from tests.e2e.servers import ROOT, Gateway, free_port, gunicorn
 from tests.e2e.test_http_corpus import CASES, written
 from tests.people import PASSWORD
@@ -250,13 +250,6 @@ def gunicorn_log(world: World) -> str:
 
 def app_log(world: World) -> str:
     return (world.gateway.folder / "logs" / "app.log").read_text()
-
-
-def wait_for(holds: Callable[[], bool], seconds: float = 5) -> None:
-    ends = time.monotonic() + seconds
-    while not holds() and time.monotonic() < ends:
-        time.sleep(0.02)
-    assert holds()
 
 
 # -- sizes and streams -------------------------------------------------------------------------------------------------
