@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.actors import Caller
+from tests.actors import Caller, access_token
 from tests.conftest import MakeApp, provider_environment
 from tests.places import Place, as_json, place
 from tests.upstream import Upstream, faults
@@ -106,6 +106,8 @@ def test_every_printed_example_is_answered_as_it_is_printed(seed: Any, make_app:
         environment["API_TOKEN"] = known["your_api_token"] = "a-token-of-the-operators-own-0123456789"
     app = make_app(**provider_environment(upstream, seed["provider"]), **environment)
     http, known["token"] = app.test_client(), Caller.on(app).token
+    if seed.get("administrator"):
+        known["access_token"] = access_token(app, "root", admin=True)
     with place(as_json({"ok": True})) as target:
         known[EXTERNAL] = f"http://127.0.0.1:{target.port}/endpoint"
         for step in seed["steps"]:
