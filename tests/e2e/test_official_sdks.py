@@ -1,0 +1,133 @@
+"""The official SDKs and LangChain, each in an environment of its own, unchanged but for address and key.
+
+The programs stand in ``sdks/``; each tells what it tried in lines of JSON. Their environments are made from locks,
+once, in ``.sdks/``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import provider_environment
+from tests.e2e.servers import ROOT, Gateway, gunicorn, lacking
+from tests.upstream import RemoteUpstream
+
+pytestmark = pytest.mark.e2e
+HERE = Path(__file__).parent / "sdks"
+KEPT = ROOT / ".sdks"
+CHAT = [
+    "openai/gpt-4o",
+    "azure_openai/gpt-4o",
+    "claude-haiku-4-5",
+    "gemini/gemini-2.5-flash",
+    "llama/llama-7b-instruct",
+    "demo",
+]
+PLAN = {
+    "chat": CHAT,
+    "embed": ["openai/text-embedding-3-small", "azure_openai/text-embedding-ada-002", "demo/demo-embedding"],
+    "draw": ["openai/gpt-image-1", "azure_openai/dall-e-3", "demo/demo-image"],
+}
+PROGRAMS = {
+    "openai_python.py": "python-openai",
+    "openai_node.mjs": "node-openai",
+    "anthropic_python.py": "python-anthropic",
+    "anthropic_node.mjs": "node-anthropic",
+    "langchain_python.py": "python-langchain",
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(remote_simulator: RemoteUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    remote_simulator.reset()
+    environment = provider_environment(remote_simulator)  # type: ignore[arg-type]
+    with gunicorn(tmp_path_factory.mktemp("sdks"), WEB_CONCURRENCY="1", **environment) as running:
+        yield running
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_sdk_works_unchanged(program: str, gateway: Gateway) -> None:
+    command = command_of(program, PROGRAMS[program])
+    environment = {"PATH": os.environ["PATH"], "GATEWAY": gateway.url, "TOKEN": gateway.token()}
+    done = subprocess.run(
+        [*command, json.dumps(PLAN)], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    told: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    faults = [f"{one['check']} with {one['model']}:\n{one['fault']}" for one in told if one["fault"]]
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not faults, f"{len(faults)} of {len(told)}:\n\n" + "\n\n".join(faults)
+    assert len(told) == expected(program), [f"{one['check']} {one['model']}" for one in told]
+
+
+def expected(program: str) -> int:
+    """As many lines as the program has checks for the models of their kind: none was left out in silence."""
+    text = (HERE / program).read_text()
+    marks = {"python": '@check("%s")', "node": 'check("%s", '}["node" if program.endswith(".mjs") else "python"]
+    return sum(text.count(marks % kind) * len(models) for kind, models in {**PLAN, "once": ["-"]}.items())
+
+
+# -- environments -----------------------------------------------------------------------------------------------------
+
+
+def command_of(program: str, environment: str) -> list[str]:
+    made = made_once(environment)
+    if environment.startswith("python"):
+        return [str(made / "bin" / "python"), str(HERE / program)]
+    for file in (program, "harness.mjs"):  # Node looks for packages from where the program stands
+        shutil.copy(HERE / file, made / file)
+    return ["node", str(made / program)]
+
+
+def made_once(environment: str) -> Path:
+    """The folder with the environment of this lock; made by whoever is first, and anew when the lock has changed."""
+    lock = HERE / environment / ("requirements.txt" if environment.startswith("python") else "package-lock.json")
+    made = KEPT / f"{environment}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    KEPT.mkdir(exist_ok=True)
+    with (KEPT / f"{environment}.lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if not (made / "ready").exists():
+            shutil.rmtree(made, ignore_errors=True)
+            (make_python if environment.startswith("python") else make_node)(made, lock)
+            (made / "ready").touch()
+    return made
+
+
+def make_python(made: Path, lock: Path) -> None:
+    run(sys.executable, "-m", "venv", str(made))
+    run(
+        str(made / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--no-deps",
+        "-r",
+        str(lock),
+    )
+
+
+def make_node(made: Path, lock: Path) -> None:
+    if shutil.which("npm") is None:
+        lacking("npm is not installed: the SDKs of Node cannot be tried")
+    made.mkdir()
+    for file in (lock, lock.with_name("package.json")):
+        shutil.copy(file, made / file.name)
+    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(made))
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        lacking(f"{Path(command[0]).name} could not install what the SDK tests need: {done.stderr[-500:]}")
