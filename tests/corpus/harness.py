@@ -87,6 +87,9 @@ def is_ours(app: Flask, case: Case) -> bool:
 class World:
     """Alice who attacks, Bobby who owns, an administrator; and a conversation and a token of each."""
 
+    deadline = 30.0
+    """Seconds that a call to the outside may take."""
+
     def __init__(self, app: Flask, upstream: Upstream) -> None:
         self.app, self.upstream = app, upstream
         self.people = {
@@ -288,7 +291,12 @@ def details_names(played: Played, name: str) -> None:
 
 
 def time_lt(played: Played, bound: str) -> None:
-    assert played.seconds < float(bound.rstrip("s")) * SLOWNESS
+    """In seconds; or against the deadline of the calls that the world's gateway makes, and so much more."""
+    if bound.startswith("deadline"):
+        more = float(bound.removeprefix("deadline").strip("+s") or 0)
+        assert played.seconds < played.world.deadline + (more + 1) * SLOWNESS
+    else:
+        assert played.seconds < float(bound.rstrip("s")) * SLOWNESS
 
 
 def memory_lt(played: Played, bound: str) -> None:
@@ -384,6 +392,91 @@ def header_is_not_split(played: Played, _: str) -> None:
     assert "Set-Cookie" not in played.response.headers
 
 
+# -- assertions about the world outside, which a walled world watches --------------------------------------------------
+
+HOP_HEADERS = frozenset({
+    "te", "trailer", "transfer-encoding", "upgrade", "keep-alive", "proxy-authorization", "proxy-connection", "via",
+    "expect", "forwarded", "x-forwarded-for", "metadata-flavor", "x-aws-ec2-metadata-token",
+})  # fmt: skip
+
+
+def canary_untouched(played: Any, _: str) -> None:
+    """Nothing was sent to any address but the public ones that the case may reach."""
+    assert played.world.reached() == set()
+
+
+def canary_hit(played: Any, which: str) -> None:
+    assert which == "public"
+    assert played.world.received()
+
+
+def dns_queries(played: Any, _: str) -> None:
+    """One look-up: the name's IPv4 and its IPv6 addresses."""
+    assert len(played.world.report["asked"]) <= 2
+
+
+def secrets_not_at_second_host(played: Any, _: str) -> None:
+    elsewhere = [
+        request["raw"] for request in played.world.received() if "\r\nHost: public.test\r\n" not in request["raw"]
+    ]
+    assert not [raw for raw in elsewhere for secret in played.world.sent_secrets if secret in raw]
+
+
+def one_request_each(played: Any, _: str) -> None:
+    assert not [request for request in played.world.received() if request["behind"]]
+    assert len(played.world.received()) <= 1
+
+
+def framing_not_forwarded(played: Any, _: str) -> None:
+    for request in played.world.received():
+        names = [line.partition(":")[0].lower() for line in request["raw"].split("\r\n\r\n")[0].split("\r\n")[1:]]
+        assert not HOP_HEADERS & set(names)
+        assert len(set(names)) == len(names)
+
+
+def own_credential_not_forwarded(played: Any, _: str) -> None:
+    secrets = [person.access for person in played.world.people.values()] + [played.world.names["${A.token}"]]
+    assert not [secret for secret in secrets for request in played.world.received() if secret in request["raw"]]
+
+
+def no_ambient_credentials(played: Any, _: str) -> None:
+    (request,) = played.world.received()
+    names = {line.partition(":")[0].lower() for line in request["raw"].split("\r\n")[1:]}
+    assert not names & {"authorization", "cookie", "proxy-authorization"}
+
+
+def host_header(played: Any, _: str) -> None:
+    """The name as it was given, in ASCII and lower case."""
+    (request,) = played.world.received()
+    host = played.sent["url"].split("/")[2].lower().encode("idna").decode()
+    assert f"\r\nHost: {host}\r\n" in request["raw"]
+
+
+def told_status(played: Any, status: str) -> None:
+    assert played.response.json["data"]["status_code"] == int(status)
+
+
+def provider_key_at_home(played: Any, _: str) -> None:
+    key = played.world.provider_key
+    assert not [request for request in played.world.received() if key in request["raw"]]
+    assert set(played.world.report["provider_keys"]) <= {f"Bearer {key}"}
+
+
+OUTSIDE: dict[str, Callable[[Any, str], None]] = {
+    "canary.untouched": canary_untouched,
+    "canary.hit": canary_hit,
+    "dns.queries<=2": dns_queries,
+    "secrets.not_at": secrets_not_at_second_host,
+    "upstream.frames_one_request": one_request_each,
+    "framing_and_hop_headers.not_forwarded": framing_not_forwarded,
+    "own_credential.not_forwarded": own_credential_not_forwarded,
+    "upstream.saw_no_ambient_credentials": no_ambient_credentials,
+    "upstream.host_header": host_header,
+    "body.data.status_code": told_status,
+    "provider_key.seen_only_by": provider_key_at_home,
+}
+
+
 SLOWNESS = 3
 """How much slower than the corpus' machine a shared one may be."""
 ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
@@ -423,7 +516,7 @@ def verify(played: Played, *, later: frozenset[str]) -> None:
         assert response.headers["X-FlaskLLM-Error"] == expect["code"]
     for name, argument in assertions_of(played.case):
         if name not in later:
-            ASSERTIONS[name](played, argument)
+            (ASSERTIONS | OUTSIDE)[name](played, argument)
 
 
 def assertions_of(case: Case) -> Iterator[tuple[str, str]]:

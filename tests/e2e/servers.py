@@ -120,11 +120,14 @@ class Gateway:
     def post(self, path: str, body: Any, token: str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
         return self.call("POST", path, body, token, **headers)
 
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
     def call(
         self, method: str, path: str, body: Any, token: str | None, **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
         """Status, decoded body (text where it is no JSON), headers in lower case."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = self.connection()
         try:
             sent = {"Content-Type": "application/json", **headers}
             if token:
