@@ -156,7 +156,9 @@ def rotate_token(token_id: str) -> Response:
 
 
 @bp.get("/usage")
-@documented("What everybody used, in all and by group", answer=usage_wire.USAGE, query=(*SPAN, *REPORT))
+@documented(
+    "What everybody used, in all and by group", answer=usage_wire.USAGE, or_text="text/csv", query=(*SPAN, *REPORT)
+)
 def read_usage() -> Response:
     given = query("from", "to", "group_by", "format")
     since, until = usage_wire.read_span(given)
