@@ -27,7 +27,6 @@ from flaskllm.wire.shapes import (
     COUNT,
     FLAG,
     NO_NUL,
-    NULL,
     STRING,
     WHOLE,
     Shape,
@@ -73,9 +72,9 @@ class ProviderChoiceSchema(CamelSchema):
     model = fields.Nested(ModelChoiceSchema, allow_none=True)
 
 
-def _openai(name: str) -> fields.Raw:
+def _openai(name: str, **more: Any) -> fields.Raw:
     """A parameter that OpenAI's dialect checks, in the form that it tells of it."""
-    return fields.Raw(allow_none=True, metadata=form_of(openai.PARAMS[name]))
+    return fields.Raw(allow_none=True, metadata={**form_of(openai.PARAMS[name]), **more})
 
 
 def _message(*roles: str, content: Shape, required: tuple[str, ...]) -> Shape:
@@ -86,7 +85,7 @@ def _message(*roles: str, content: Shape, required: tuple[str, ...]) -> Shape:
             "role": one_of(*roles),
             "content": content,
             "name": {"type": ["string", "null"], "maxLength": 64, "pattern": NO_NUL},
-            "toolCalls": {"anyOf": [several(CALL), NULL]},
+            "toolCalls": maybe(several(openai.TOOL_CALL)),
             "toolCallId": {"type": "string", "maxLength": 256, "pattern": NO_NUL},
         },
         "required": ["role", *required],
@@ -94,28 +93,11 @@ def _message(*roles: str, content: Shape, required: tuple[str, ...]) -> Shape:
     }
 
 
-def _part(kind: str, held: Shape) -> Shape:
-    return {"type": "object", "properties": {"type": {"const": kind}, kind: held}, "required": ["type", kind]}
-
-
-IMAGE = {"type": "object", "properties": {"url": {"type": "string", "pattern": "^(data:image/|https?://)"}}}
-PART = {
-    "anyOf": [
-        _part("text", STRING),
-        _part("image_url", {**IMAGE, "required": ["url"]}),
-        _part("input_audio", ANY_OBJECT),
-        _part("file", ANY_OBJECT),
-        _part("refusal", STRING),
-    ]
-}
-CONTENT = {"anyOf": [STRING, several(PART, minItems=1)]}
-FUNCTION = {"type": "object", "properties": {"name": STRING, "arguments": STRING}, "required": ["name"]}
-CALL = {"type": "object", "properties": {"id": STRING, "function": FUNCTION}, "required": ["id", "function"]}
 MESSAGE = {
     "anyOf": [
-        _message("system", "developer", "user", content=CONTENT, required=("content",)),
-        _message("assistant", content=maybe(CONTENT), required=()),
-        _message("tool", content=CONTENT, required=("content", "toolCallId")),
+        _message("system", "developer", "user", content=openai.CONTENT, required=("content",)),
+        _message("assistant", content=maybe(openai.CONTENT), required=()),
+        _message("tool", content=openai.CONTENT, required=("content", "toolCallId")),
     ]
 }
 """A message as OpenAI has it, its own fields under this dialect's names; inside parts and calls nothing is renamed."""
@@ -137,7 +119,7 @@ class ParameterSchema(CamelSchema):
     reasoning_effort = Text(allow_none=True, most=32)
     verbosity = Text(allow_none=True, most=32)
     response_format = _openai("response_format")
-    tools = _openai("tools")
+    tools = _openai("tools", items=openai.TOOL)
     tool_choice = _openai("tool_choice")
     parallel_tool_calls = Flag(allow_none=True)
     user = Text(allow_none=True, most=512)

@@ -246,8 +246,8 @@ _PART = {
         )
     ]
 }
-_CONTENT = {"anyOf": [shapes.STRING, shapes.several(_PART, minItems=1)]}
-_TOOL_CALL = {
+CONTENT = {"anyOf": [shapes.STRING, shapes.several(_PART, minItems=1)]}
+TOOL_CALL = {
     "type": "object",
     "properties": {
         "id": shapes.STRING,
@@ -272,11 +272,11 @@ def _message_form(role: Any, content: shapes.Shape, *required: str, **more: shap
 MESSAGE: shapes.Shape = {
     "title": "ChatMessage",
     "oneOf": [
-        _message_form(shapes.one_of("system", "developer", "user", "function"), _CONTENT, "content"),
+        _message_form(shapes.one_of("system", "developer", "user", "function"), CONTENT, "content"),
         _message_form(
-            {"const": "assistant"}, shapes.maybe(_CONTENT), tool_calls=shapes.maybe(shapes.several(_TOOL_CALL))
+            {"const": "assistant"}, shapes.maybe(CONTENT), tool_calls=shapes.maybe(shapes.several(TOOL_CALL))
         ),
-        _message_form({"const": "tool"}, _CONTENT, "content", "tool_call_id", tool_call_id=shapes.STRING),
+        _message_form({"const": "tool"}, CONTENT, "content", "tool_call_id", tool_call_id=shapes.STRING),
     ],
 }
 TOOL: shapes.Shape = {
