@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from flaskllm.adapters.answers import completion, head_of, whole_choice
@@ -14,6 +15,7 @@ from flaskllm.adapters.base import (
     Mapped,
     ProviderAdapter,
     Rule,
+    parse_object,
     versioned,
 )
 from flaskllm.adapters.messages import (
@@ -34,6 +36,7 @@ from flaskllm.adapters.messages import (
 from flaskllm.adapters.schemas import closed
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult
+from flaskllm.domain.usage import count
 from flaskllm.errors import ProviderError, invalid
 
 VERSION = "2026-10-21"
@@ -53,6 +56,11 @@ EFFORTS: dict[str, str | None] = {
     "max": "max",
 }
 JSON_PLEASE = "Answer with a single JSON object and nothing else."
+NOT_COUNTED = frozenset({
+    "container", "diagnostics", "inference_geo", "max_tokens", "metadata", "service_tier", "stop_sequences", "stream",
+    "temperature", "top_k", "top_p", "user_profile_id", "workspace_id",
+})  # fmt: skip
+"""What the endpoint that counts does not take: none of it makes a prompt longer."""
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -104,11 +112,15 @@ class AnthropicAdapter(ProviderAdapter):
         samples = not given.isdisjoint({*SAMPLING} - unwanted)
         version = self.provider.connection.get("api_version") or (SAMPLING_VERSION if samples else VERSION)
         found = {"anthropic-version": str(version)}
+        if request.native and request.native.wire == self.wire:
+            found |= request.native.headers
         return {**found, "x-api-key": candidate.key.value} if candidate.key else found
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
     def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
+        if request.native and request.native.body is not None and self.goes_as_it_came(request):
+            return _as_it_came(request.native.body, request, candidate, mapped)
         params = dict(mapped.params)
         wanted, effort = params.pop("response_format", None), params.pop("reasoning_effort", None)
         body: dict[str, Any] = {"model": candidate.model.backend_model}
@@ -137,12 +149,33 @@ class AnthropicAdapter(ProviderAdapter):
             raise ProviderError("The provider's answer holds no content.", may_be_billed=True)
         native = str(body.get("stop_reason"))
         choice = whole_choice(0, message_of(blocks, body), FINISH.get(native, "stop"), native=native)
-        return completion(
-            head_of(body.get("id"), body.get("model"), streamed=False), [choice], usage_of(body.get("usage"))
-        )
+        head = head_of(body.get("id"), body.get("model"), streamed=False)
+        result = completion(head, [choice], usage_of(body.get("usage")))
+        return replace(result, own=raw) if self.goes_as_it_came(request) else result
 
     def decoder(self, request: ChatRequest, candidate: Candidate) -> AnthropicDecoder:
-        return AnthropicDecoder(self._secrets(candidate))
+        return AnthropicDecoder(self._secrets(candidate), keeps_events=self.goes_as_it_came(request))
+
+    def count_tokens(self, request: ChatRequest, candidate: Candidate, deadline: float) -> int | None:
+        body = self.encode(request, candidate, self.map_params(request, candidate))
+        asked = {name: value for name, value in body.items() if name not in NOT_COUNTED}
+        url = f"{self.url(candidate, stream=False)}/count_tokens"
+        response = self._send(url, asked, request, candidate, deadline).response(deadline)
+        self.check(response, candidate)
+        found, _ = parse_object(response.read())
+        counted = count(found.get("input_tokens"))
+        if counted is None:
+            raise ProviderError("The provider's count of tokens is none.", may_be_billed=False)
+        return counted
+
+
+def _as_it_came(given: Mapping[str, Any], request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
+    """The caller's own body: only what the model's row drops, its name, and who wants a stream are ours to say."""
+    body = {name: value for name, value in given.items() if name not in mapped.dropped}
+    body["model"] = candidate.model.backend_model
+    if request.stream:
+        body["stream"] = True
+    return body
 
 
 _HANDLED = frozenset({"max_tokens", "tools", "tool_choice", "parallel_tool_calls"})

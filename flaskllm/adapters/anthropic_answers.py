@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
+
+import orjson
 
 from flaskllm.adapters.answers import Frames, tool_call
 from flaskllm.adapters.base import broken_off, parse_object
@@ -73,11 +76,41 @@ def _inside(raw: Mapping[str, Any], group: str, name: str) -> int:
     return (count(details.get(name)) or 0) if isinstance(details, dict) else 0
 
 
-class AnthropicDecoder:
-    """Named events as OpenAI's frames; block indexes become the indexes of calls."""
+def own_event(body: dict[str, Any], raw: bytes) -> bytes:
+    """The event as it came, on one line. Counts that are missing or none are put right: SDKs stumble over them."""
+    kind = str(body.get("type"))
+    holder = body.get("message") if kind == "message_start" else body if kind == "message_delta" else None
+    if isinstance(holder, dict) and (told := _told_usage(holder.get("usage"), whole=kind == "message_start")):
+        holder["usage"] = told
+        raw = orjson.dumps(body)
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), raw.replace(b"\r", b" ").replace(b"\n", b" "))
 
-    def __init__(self, secrets: tuple[str, ...]) -> None:
+
+def _told_usage(raw: Any, *, whole: bool) -> dict[str, Any] | None:
+    """The counts as they can be shown; None where they can be as they are."""
+    given = raw if isinstance(raw, dict) else {}
+    needed = ("input_tokens", "output_tokens") if whole else ("output_tokens",)
+    nonsense = [
+        name for name in given if name.endswith("_tokens") and given[name] is not None and count(given[name]) is None
+    ]
+    lacking = [name for name in needed if given.get(name) is None]
+    if not nonsense and not lacking:
+        return None
+    return {
+        **{name: value for name, value in given.items() if name not in nonsense},
+        **{name: 0 for name in needed if name in nonsense or name in lacking},
+    }
+
+
+class AnthropicDecoder:
+    """Named events as OpenAI's frames; block indexes become the indexes of calls.
+
+    ``keeps_events``: each event goes along as it came, for a caller who speaks Anthropic's wire too.
+    """
+
+    def __init__(self, secrets: tuple[str, ...], *, keeps_events: bool = False) -> None:
         self._secrets = secrets
+        self._keeps_events = keeps_events
         self._frames = Frames(None, "")
         self._blocks: dict[Any, dict[str, Any]] = {}
         self._calls = self._thoughts = 0
@@ -86,12 +119,13 @@ class AnthropicDecoder:
         self.ended = False
 
     def decode(self, event: Event) -> list[Chunk]:
-        body, _ = parse_object(event.data)
+        body, raw = parse_object(event.data)
         if failure := failure_in_body(body, self._secrets):
             raise failure
         handler = self._HANDLERS.get(str(body.get("type")))
         try:
-            return handler(self, body) if handler else []
+            chunks = handler(self, body) if handler else []
+            return self._with_event(chunks, body, raw) if self._keeps_events else chunks
         except (AttributeError, KeyError, TypeError):
             raise ProviderError(
                 "The provider's stream holds an event that makes no sense.", may_be_billed=True
@@ -99,6 +133,17 @@ class AnthropicDecoder:
 
     def at_end(self) -> list[Chunk]:
         raise broken_off()
+
+    def _with_event(self, chunks: list[Chunk], body: dict[str, Any], raw: bytes) -> list[Chunk]:
+        """The event in the first of its frames, or in one that holds nothing else. Pings are each door's own."""
+        if body.get("type") == "ping":
+            return chunks
+        own = own_event(body, raw)
+        if chunks:
+            return [replace(chunks[0], own=own), *chunks[1:]]
+        block = body.get("content_block") or {}
+        begins = body.get("type") == "content_block_start" and block.get("type") not in ("text", "thinking")
+        return [Chunk({**self._frames.head, "choices": []}, has_content=begins, own=own)]
 
     def _message_start(self, body: dict[str, Any]) -> list[Chunk]:
         message = body["message"]
@@ -122,7 +167,7 @@ class AnthropicDecoder:
         block, delta = self._blocks[body["index"]], body["delta"]
         if text := delta.get("text"):
             return [self._frames.delta(content=text)]
-        if part := delta.get("partial_json"):
+        if (part := delta.get("partial_json")) and "place" in block:
             block["said"] += part
             return [self._arguments(block, part)]
         if thought := delta.get("thinking"):

@@ -13,7 +13,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import orjson
@@ -124,7 +124,9 @@ class ProviderAdapter(ABC):
 
     kind: ClassVar[str]
     wire: ClassVar[str] = ""
-    """Adapters of one wire pass unknown fields on to each other's providers: ``"openai"`` is the doors' own."""
+    """Fields that nobody knows are passed on where the caller speaks the same wire: ``"openai"``, ``"anthropic"`` …"""
+    FOREIGN: ClassVar[frozenset[str]] = frozenset()
+    """Fields of other wires that servers of this one take under the same name."""
     ABILITIES: ClassVar[frozenset[str]] = frozenset({"chat", "stream", "tools", "json_schema", "images", "image_url"})
     CONNECTION: ClassVar[tuple[Field, ...]] = COMMON_CONNECTION
     PARAMS: ClassVar[Mapping[str, str | Rule | None] | None] = PassAll
@@ -167,13 +169,12 @@ class ProviderAdapter(ABC):
         response = self._begin(request, candidate, mapped, deadline, stream=False).response(deadline)
         self.check(response, candidate)
         result = self._whole(response.read(), request, candidate)
-        return ChatResult(
-            body=result.body,
-            usage=result.usage,
-            raw=result.raw,
-            dropped=[*mapped.dropped, *result.dropped],
-            upstream_id=upstream_id(response.headers),
-        )
+        dropped = [*mapped.dropped, *result.dropped]
+        return replace(result, dropped=dropped, upstream_id=upstream_id(response.headers))
+
+    def count_tokens(self, request: ChatRequest, candidate: Candidate, deadline: float) -> int | None:
+        """The vendor's own count of a prompt's tokens; None where it cannot be asked. Raises a `ProviderFailure`."""
+        return None
 
     def stream(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChunkSource:
         """Send the question; the answer's headers and its frames are read from what comes back."""
@@ -217,6 +218,11 @@ class ProviderAdapter(ABC):
         self, request: ChatRequest, candidate: Candidate, mapped: Mapped, deadline: float, *, stream: bool
     ) -> Exchange:
         body = self.encode(request, candidate, mapped)
+        return self._send(self.url(candidate, stream=stream), body, request, candidate, deadline, stream=stream)
+
+    def _send(
+        self, url: str, body: Any, request: ChatRequest, candidate: Candidate, deadline: float, *, stream: bool = False
+    ) -> Exchange:
         headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if stream else "application/json",
@@ -224,7 +230,6 @@ class ProviderAdapter(ABC):
             "User-Agent": "FlaskLLM",
             **self.headers(candidate, request),
         }
-        url = self.url(candidate, stream=stream)
         return self.transport.begin("POST", url, headers=headers, body=orjson.dumps(body), deadline=deadline)
 
     def _secrets(self, candidate: Candidate) -> tuple[str, ...]:
@@ -235,6 +240,8 @@ class ProviderAdapter(ABC):
 
         What it does not know is refused by name, or left out and named where the caller asked (``drop_params``).
         """
+        if request.native and request.native.only and not self.goes_as_it_came(request):
+            raise invalid(request.native.only[0], f"is not known to {candidate.name}")
         mapped = Mapped({})
         params, own = dict(request.params), candidate.model.params
         for name, value in params.items():
@@ -244,13 +251,18 @@ class ProviderAdapter(ABC):
             if rule is None:
                 if value in NEUTRAL.get(name, ()):
                     continue
-                if own.get(name) != "drop" and not request.drop_params:
+                if own.get(name) != "drop" and not request.drop_params and name not in request.hints:
                     raise invalid(name, f"is not supported by {candidate.name}; leave it out or send drop_params: true")
                 mapped.dropped.append(name)
             else:
                 self._apply(mapped, name, rule, value)
         self._pass_extras(mapped, request, candidate)
         return mapped
+
+    def goes_as_it_came(self, request: ChatRequest) -> bool:
+        """Whether the question is in this wire already and may be sent on so."""
+        native = request.native
+        return native is not None and native.wire == self.wire and native.body is not None
 
     def _rule(self, name: str, own: Mapping[str, str]) -> Rule | None:
         special = own.get(name)
@@ -273,13 +285,21 @@ class ProviderAdapter(ABC):
 
     def _pass_extras(self, mapped: Mapped, request: ChatRequest, candidate: Candidate) -> None:
         for name, value in request.extras.items():
-            rule = self._rule(name, candidate.model.params)
+            rule = self._rule_of_extra(name, request, candidate)
             if rule is not None:
                 self._apply(mapped, name, rule, value)
-            elif request.drop_params:
+            elif request.drop_params or name in request.hints:
                 mapped.dropped.append(name)
             else:
                 raise invalid(name, f"is not known to {candidate.name}")
+
+    def _rule_of_extra(self, name: str, request: ChatRequest, candidate: Candidate) -> Rule | None:
+        own = candidate.model.params
+        rule = self._rule(name, own)
+        if request.wire == self.wire:
+            return rule or (None if own.get(name) in ("drop", "refuse") else Rule(name))
+        is_told = self.PARAMS is not PassAll or name in own or name in self.FOREIGN
+        return rule if is_told else None
 
 
 class SseSource:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flaskllm.domain.chat import CARRIED
 from flaskllm.errors import invalid
 
 SYSTEM = ("system", "developer")
@@ -100,6 +101,21 @@ def data_of(url: Any, where: str) -> tuple[str, str] | None:
         raise invalid(where, "must hold base64 data")
     found = next((known for start, known in _MAGIC.items() if data.startswith(start)), None)
     return found or kind.partition(";")[0], data
+
+
+def without(thing: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A copy that lacks these fields; the thing itself where it has none of them."""
+    return thing if thing.keys().isdisjoint(names) else {k: v for k, v in thing.items() if k not in names}
+
+
+def without_carried(message: dict[str, Any]) -> dict[str, Any]:
+    """An assistant's message for a vendor who made none of its thoughts and signatures."""
+    if message.get("role") != "assistant":
+        return message
+    calls = message.get("tool_calls")
+    if calls and any("extra_content" in call for call in calls):
+        message = {**message, "tool_calls": [without(call, ("extra_content",)) for call in calls]}
+    return without(message, CARRIED)
 
 
 @dataclass(frozen=True, slots=True)

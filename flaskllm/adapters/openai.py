@@ -23,6 +23,7 @@ from flaskllm.adapters.base import (
 )
 from flaskllm.adapters.errors import failure_in_body, mask_keys
 from flaskllm.adapters.http import Response
+from flaskllm.adapters.messages import without, without_carried
 from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
@@ -52,6 +53,8 @@ class OpenAIAdapter(ProviderAdapter):
     DEFAULT_BASE = "https://api.openai.com/v1"
     old_cap_only: ClassVar[bool] = False
     """Servers that ignore ``max_completion_tokens`` without a word get ``max_tokens``."""
+    takes_carried: ClassVar[bool] = False
+    """Whether thoughts and signatures, which answers carry in fields that OpenAI does not know, may be sent back."""
 
     def url(self, candidate: Candidate, *, stream: bool) -> str:
         return f"{versioned(candidate.endpoint.base_url or self.DEFAULT_BASE)}/chat/completions"
@@ -78,7 +81,9 @@ class OpenAIAdapter(ProviderAdapter):
         params["max_completion_tokens" if knows_new else "max_tokens"] = cap
 
     def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
-        body = {"model": candidate.model.backend_model, "messages": request.messages, **mapped.params}
+        body = {"model": candidate.model.backend_model, "messages": self._messages(request), **mapped.params}
+        if request.native and "tools" in body:
+            body["tools"] = [without(tool, ("cache_control",)) for tool in body["tools"]]
         if request.metadata and body.get("store"):
             body["metadata"] = dict(request.metadata)
         if request.stream:
@@ -86,6 +91,14 @@ class OpenAIAdapter(ProviderAdapter):
             if self.provider.connection.get("stream_options", True):
                 body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
+
+    def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
+        """As they came; without what answers of other vendors carry, which OpenAI refuses, and without those marks of
+        another dialect that mean nothing here."""
+        messages = request.messages
+        if not self.takes_carried:
+            messages = [without_carried(message) for message in messages]
+        return [_unmarked(message) for message in messages] if request.native else messages
 
     def decode(self, body: dict[str, Any], raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
         choices = body.get("choices")
@@ -103,6 +116,13 @@ class OpenAIAdapter(ProviderAdapter):
     def read_usage(self, raw: Any) -> Usage | None:
         """The usage in our buckets; None for nonsense, which is not shown to callers either."""
         return usage_from_openai(raw)
+
+
+def _unmarked(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, list):
+        message = {**message, "content": [without(part, ("cache_control",)) for part in content]}
+    return without(message, ("cache_control", "is_error"))
 
 
 def _is_choice(choice: Any) -> bool:
@@ -200,7 +220,9 @@ class CompatibleAdapter(OpenAIAdapter):
 
     kind = "openai_compatible"
     KEY_REQUIRED = False
+    FOREIGN = frozenset({"top_k"})
     old_cap_only = True
+    takes_carried = True
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         Field("api_base", required=True, help="Address of the server; /v1 is added where it has no version."),
         Field("timeout_s", float, help="Seconds one call may take, up to 600."),

@@ -17,6 +17,7 @@ from flaskllm.blueprints import (
     docs,
     external,
     gate,
+    messages,
     openai,
     ops,
     providers,
@@ -64,6 +65,7 @@ DOORS = (
     Door(templates.bp, "/api/v1/templates", needs("webhook"), dict.fromkeys(WRITES_TEMPLATES, admin_only)),
     Door(gate.bp, "{GATE_PATH}/v1", needs("chat"), {"list_providers": signed_in, "health": open_to_all}),
     Door(openai.bp, "/v1", needs("chat"), asks=None),
+    Door(messages.bp, "/v1", needs("chat"), asks=None),
     Door(external.bp, "/api/external", needs("external")),
     Door(providers.bp, "/providers", admin_only),
     Door(docs.bp, "", open_to_all),
@@ -90,7 +92,8 @@ def register_doors(app: Flask) -> None:
 
 def _guard() -> None:
     if request.method in NEVER_TAKEN:
-        raise MethodNotAllowed("This method is not taken.")
+        taken = getattr(request.routing_exception, "valid_methods", None) or ()
+        raise MethodNotAllowed("This method is not taken.", headers={"Allow": ", ".join(sorted(taken))})
     door, endpoint = _BY_NAME.get(request.blueprint or ""), request.endpoint or ""
     if door is not None and request.method != "OPTIONS":
         enter(door.policy(endpoint))

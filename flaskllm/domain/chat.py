@@ -8,6 +8,26 @@ from typing import Any
 
 from flaskllm.domain.usage import Usage
 
+CARRIED = ("reasoning_content", "thinking_blocks", "extra_content")
+"""Fields of an answer's message that have to come back with it, for its vendor alone: what a model thought, Anthropic's
+signed thoughts, and Gemini's signature (of a call, it stands in the call)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A question as it came in a dialect other than OpenAI's, for a provider that speaks the same: nothing is lost then.
+
+    ``wire``: the dialect, by the name that adapters give theirs. ``body``: the caller's, less what is the gateway's;
+    None where it may not go out as it came and has to be put together anew from the inner shape. ``headers``: those of
+    the caller's that the vendor reads. ``only``: the fields that the inner shape has no words for, so that nobody of
+    another wire can be asked.
+    """
+
+    wire: str
+    body: Mapping[str, Any] | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    only: Sequence[str] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -17,7 +37,8 @@ class ChatRequest:
     ``provider``: narrows the choice to one provider's models (S1's and S2's field).
     ``messages``: OpenAI's message objects, checked at the door.
     ``params``: every other parameter by OpenAI's name; ``extras`` are the ones OpenAI does not know,
-    passed on to a provider of the same wire and refused by name for another.
+    passed on to a provider of the same wire and refused by name for another; ``hints`` names those of both that are
+    left out instead, and told, where a provider has no use for them. ``native``: the question in its own dialect.
     """
 
     model: str | None
@@ -29,6 +50,13 @@ class ChatRequest:
     include_usage: bool = False
     drop_params: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    native: Native | None = None
+    hints: frozenset[str] = frozenset()
+
+    @property
+    def wire(self) -> str:
+        """The dialect that ``extras`` belong to."""
+        return self.native.wire if self.native else "openai"
 
     @property
     def output_cap(self) -> int | None:
@@ -47,7 +75,8 @@ class ChatRequest:
 class ChatResult:
     """One whole answer, as OpenAI's ``chat.completion``.
 
-    ``raw`` is the provider's own bytes where its wire is OpenAI's, so that they can be passed on as they came.
+    ``raw`` is the provider's own bytes where its wire is OpenAI's, so that they can be passed on as they came; ``own``
+    the same where the question went out as a `Native` one.
     ``usage`` is None where the provider reported none, or nonsense.
     ``dropped`` names what was left out or clamped on the way.
     """
@@ -57,6 +86,7 @@ class ChatResult:
     raw: bytes | None = None
     dropped: Sequence[str] = ()
     upstream_id: str | None = None
+    own: bytes | None = None
 
     @property
     def text(self) -> str:
@@ -76,7 +106,8 @@ class ChatResult:
 class Chunk:
     """One frame of a streamed answer, as OpenAI's ``chat.completion.chunk``.
 
-    ``raw``: the JSON bytes as the provider sent them, where its wire is OpenAI's.
+    ``raw``: the JSON bytes as the provider sent them, where its wire is OpenAI's. ``own``: the provider's event, whole,
+    where the question went out as a `Native` one; each event is in one chunk, which may hold nothing else.
     ``has_content``: something of the answer is in it, so that no other provider may be asked any more.
     """
 
@@ -84,6 +115,7 @@ class Chunk:
     raw: bytes | None = None
     has_content: bool = False
     usage: Usage | None = None
+    own: bytes | None = None
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from flaskllm.domain.answer import Answer, RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
-from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
+from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
@@ -127,6 +128,28 @@ class ChatOrchestrator:
         known = [model.context_window for model in self._router.models(request, principal)]
         return min((size for size in known if size), default=None)
 
+    def count_tokens(self, request: ChatRequest, call: CallContext) -> int:
+        """How many tokens the prompt is: its model's vendor says so, or we guess. Nothing is spent and nothing written.
+
+        Raises like `complete`, for who may ask which model and for what a vendor refuses.
+        """
+        if self._shutdown.draining:
+            raise Unavailable("The gateway is restarting.", retry_after=1)
+        self._limits.admit_request(call.principal)
+        failed: ProviderFailure | None = None
+        for candidate in self._router.candidates(request, call.principal):
+            try:
+                asked = self._prepare(request, candidate, call, call.deadline)
+                counted = self._factory.adapter_for(candidate).count_tokens(asked, candidate, call.deadline)
+            except ProviderFailure as failure:
+                if not failure.try_elsewhere:
+                    raise
+                failed = failure
+            else:
+                return _guessed(request) if counted is None else counted
+        assert failed is not None, "there is always a candidate"
+        raise failed
+
     def _take_slot(self) -> Callable[[], None]:
         """Each open stream holds a thread; some are kept for health, administration and plain calls."""
         if self._slots is None:
@@ -162,10 +185,18 @@ class ChatOrchestrator:
         abilities = self._factory.adapter_for(candidate).ABILITIES
         if "image_http" not in abilities:
             messages = self._images.inline(request.messages, deadline, secure_stays="image_url" in abilities)
+            if request.native and messages != request.messages:  # as it came it names what cannot be fetched
+                request = replace(request, native=replace(request.native, body=None))
             request = replace(request, messages=messages)
         if call.principal.budgets and request.output_cap is None:
             request = replace(request, params={**request.params, "max_tokens": output_cap(request, candidate)})
         return request
+
+
+def _guessed(request: ChatRequest) -> int:
+    """What is shown to the model: messages, and tools as the JSON they are."""
+    tools = request.params.get("tools") or []
+    return prompt_estimate(request.messages) + estimate_tokens(json.dumps(tools, ensure_ascii=False) if tools else "")
 
 
 def _priced(candidates: list[Candidate]) -> list[Candidate]:
