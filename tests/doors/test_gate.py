@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from jsonschema import Draft202012Validator
 
 from flaskllm.extensions import db
 from tests.actors import Caller
 from tests.conftest import MakeApp, provider_environment
 from tests.upstream import Upstream, faults
+from tests.wire.test_gate import BAD
 
 ROOT = "/llm-gate/v1"
 CORRELATION = "7b1f3c2e-5d4a-4f6b-8c9d-0e1f2a3b4c5d"
@@ -282,6 +284,17 @@ def test_a_body_that_is_no_object_of_json_is_refused(azure: Flask, body: str) ->
     headers = {**caller.headers, **THREE, "Content-Type": "application/json"}
     response = caller.http.post(f"{ROOT}/chat", data=body, headers=headers)
     assert (response.status_code, response.json["error"]["code"]) == (400, "invalid_request")
+
+
+def test_the_document_takes_no_body_that_the_gate_refuses(app: Flask) -> None:
+    document = app.test_client().get("/openapi.json").json
+    form = document["paths"][f"{ROOT}/chat"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    validator = Draft202012Validator({**form, "components": document["components"]})
+    taken = [body for body, _ in BAD if validator.is_valid(body) and "nan" not in repr(body)]
+    assert taken == []
+    assert validator.is_valid(
+        asking(USER, {"role": "assistant", "toolCalls": []}, temperature=1, stop="x", tools=[TOOL])
+    )
 
 
 # -- Azure's regions ---------------------------------------------------------------------------------------------------
