@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import provider_environment
 from tests.doors.accounts_world import expanded
 from tests.e2e.proxy import Proxy, binary, nginx, wait_for
-from tests.e2e.servers import ROOT, Gateway, free_port, gunicorn
+from tests.e2e.servers import ROOT, Gateway, free_port, gunicorn, lacking
 from tests.e2e.test_http_corpus import CASES, written
 from tests.people import PASSWORD
 from tests.upstream import RemoteUpstream, faults
@@ -349,6 +349,8 @@ def test_a_crowd_that_holds_connections_slows_nobody_else(world: World, crowd: s
     token, (worker,) = world.token(), world.gateway.children()
     before = descriptors(worker)
     enough = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if enough < 2 * count + 500:
+        lacking(f"too few descriptors a process: raise `ulimit -Hn` above {2 * count + 500}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (enough, enough))
     with connections(world.proxy, count, first, tls=tls) as opened:
         over = threading.Event()
