@@ -28,6 +28,7 @@ from flaskllm.adapters.messages import (
     one_of,
     parts_of,
     schema_of,
+    signed_thoughts,
     spoken,
     tools_of,
     turns_of,
@@ -238,16 +239,12 @@ def _turn(message: Mapping[str, Any], where: str) -> Turn:
         return Turn("user", results=[_result(message, blocks)])
     if message["role"] == "user":
         return Turn("user", blocks)
-    thoughts = [_without_index(block) for block in message.get("thinking_blocks") or ()]
+    thoughts = signed_thoughts(message, where)
     calls = [
         _marked({"type": "tool_use", "id": _id(call["id"]), "name": call["function"]["name"], "input": arguments}, call)
         for call, arguments in calls_of(message, where)
     ]
     return Turn("assistant", [*thoughts, *blocks, *calls])
-
-
-def _without_index(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in block.items() if name != "index"}
 
 
 def _result(message: Mapping[str, Any], blocks: list[dict[str, Any]]) -> dict[str, Any]:

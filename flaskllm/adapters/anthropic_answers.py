@@ -90,16 +90,13 @@ def _told_usage(raw: Any, *, whole: bool) -> dict[str, Any] | None:
     """The counts as they can be shown; None where they can be as they are."""
     given = raw if isinstance(raw, dict) else {}
     needed = ("input_tokens", "output_tokens") if whole else ("output_tokens",)
-    nonsense = [
-        name for name in given if name.endswith("_tokens") and given[name] is not None and count(given[name]) is None
-    ]
+    told = {name: value for name, value in given.items() if name.endswith("_tokens") and value is not None}
+    nonsense = [name for name, value in told.items() if count(value) is None]
     lacking = [name for name in needed if given.get(name) is None]
     if not nonsense and not lacking:
         return None
-    return {
-        **{name: value for name, value in given.items() if name not in nonsense},
-        **{name: 0 for name in needed if name in nonsense or name in lacking},
-    }
+    shown = {name: value for name, value in given.items() if name not in nonsense}
+    return {**shown, **{name: 0 for name in needed if name not in shown or name in lacking}}
 
 
 class AnthropicDecoder:

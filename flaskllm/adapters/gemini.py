@@ -26,6 +26,7 @@ from flaskllm.adapters.messages import (
     as_list,
     calls_of,
     data_of,
+    google_signature,
     is_system,
     one_of,
     parts_of,
@@ -222,18 +223,21 @@ def _turn(
     parts = [_part(part, at) for at, part in parts_of(message, where)]
     if message["role"] == "user":
         return Turn("user", parts)
-    for call, arguments in calls_of(message, where):
+    if (signature := google_signature(message, where)) and parts:
+        parts[-1] = {**parts[-1], "thoughtSignature": signature}
+    for place, (call, arguments) in enumerate(calls_of(message, where)):
         names[call["id"]], order[call["id"]] = call["function"]["name"], len(order)
-        first = not any("functionCall" in part for part in parts)
-        parts.append(_call_part(call, arguments, first=first, candidate=candidate))
+        signature = google_signature(call, f"{where}.tool_calls[{place}]")
+        parts.append(_call_part(call, arguments, signature, first=place == 0, candidate=candidate))
     return Turn("model", parts)
 
 
-def _call_part(call: Mapping[str, Any], arguments: Any, *, first: bool, candidate: Candidate) -> dict[str, Any]:
+def _call_part(
+    call: Mapping[str, Any], arguments: Any, signature: str | None, *, first: bool, candidate: Candidate
+) -> dict[str, Any]:
     """Of parallel calls only the first is signed; from Gemini 3 on an unsigned first call is refused."""
     part: dict[str, Any] = {"functionCall": {"name": call["function"]["name"], "args": arguments}}
-    google = (call.get("extra_content") or {}).get("google") or {}
-    if signature := google.get("thought_signature"):
+    if signature:
         part["thoughtSignature"] = signature
     elif first and not candidate.model.backend_model.removeprefix("models/").startswith(("gemini-1", "gemini-2")):
         part["thoughtSignature"] = UNSIGNED

@@ -67,6 +67,8 @@ def choice_of(place: int, candidate: Mapping[str, Any]) -> dict[str, Any]:
         message["tool_calls"] = calls
     if thoughts:
         message["reasoning_content"] = thoughts
+    if signature := next((part["thoughtSignature"] for part in reversed(parts) if _is_signed_text(part)), None):
+        message["extra_content"] = signed(signature)
     index = count(candidate.get("index"))
     return whole_choice(
         place if index is None else index,
@@ -82,8 +84,17 @@ def _call(part: Mapping[str, Any]) -> dict[str, Any]:
     found = part["functionCall"]
     call_id = str(found.get("id") or f"call_{uuid4().hex[:24]}")
     signature = part.get("thoughtSignature")
-    more = {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
+    more = {"extra_content": signed(signature)} if signature else {}
     return tool_call(call_id, str(found.get("name")), json.dumps(found.get("args") or {}), **more)
+
+
+def signed(signature: Any) -> dict[str, Any]:
+    """Where Google's own OpenAI-compatible API has the signature of a call, and that of a text for its message."""
+    return {"google": {"thought_signature": str(signature)}}
+
+
+def _is_signed_text(part: Mapping[str, Any]) -> bool:
+    return bool(part.get("thoughtSignature")) and "functionCall" not in part
 
 
 def _logprobs(result: Any) -> dict[str, Any] | None:
@@ -171,6 +182,8 @@ class GeminiDecoder:
             yield frames.delta(index, tool_calls=[{"index": place, **_call(part)}])
         elif text := part.get("text"):
             yield frames.delta(index, **{"reasoning_content" if part.get("thought") else "content": text})
+        if _is_signed_text(part):
+            yield frames.delta(index, extra_content=signed(part["thoughtSignature"]))
 
     def at_end(self) -> list[Chunk]:
         if self._ends and all(self._ends.values()):

@@ -103,6 +103,27 @@ def data_of(url: Any, where: str) -> tuple[str, str] | None:
     return found or kind.partition(";")[0], data
 
 
+def signed_thoughts(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Anthropic's thoughts as they came with an answer; their index is of use in a stream only.
+
+    Raises `InvalidRequest` where they cannot have come so.
+    """
+    blocks = message.get("thinking_blocks") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise invalid(f"{where}.thinking_blocks", "must be the list that came with the answer")
+    return [without(block, ("index",)) for block in blocks]
+
+
+def google_signature(thing: Mapping[str, Any], where: str) -> str | None:
+    """Gemini's signature of a call or a message, where there is one. Raises `InvalidRequest` for what cannot be one."""
+    google = (thing.get("extra_content") or {}) if isinstance(thing.get("extra_content"), dict | None) else None
+    google = google.get("google") or {} if google is not None else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else False
+    if not isinstance(signature, str | None):
+        raise invalid(f"{where}.extra_content", "must be what came with the answer")
+    return signature or None
+
+
 def without(thing: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     """A copy that lacks these fields; the thing itself where it has none of them."""
     return thing if thing.keys().isdisjoint(names) else {k: v for k, v in thing.items() if k not in names}

@@ -15,7 +15,7 @@ signed thoughts, and Gemini's signature (of a call, it stands in the call)."""
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """A question as it came in a dialect other than OpenAI's, for a provider that speaks the same: nothing is lost then.
+    """A question as it came in a dialect other than OpenAI's, so that a provider who speaks the same misses nothing.
 
     ``wire``: the dialect, by the name that adapters give theirs. ``body``: the caller's, less what is the gateway's;
     None where it may not go out as it came and has to be put together anew from the inner shape. ``headers``: those of

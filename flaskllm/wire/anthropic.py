@@ -1,8 +1,8 @@
 """Anthropic's dialect at the door: its questions as ours. Its answers are written in ``wire/anthropic_answers.py``.
 
-What we know is checked by a table (``docs/adr/0005-tables-on-hot-doors.md``). Where the provider speaks this dialect too
-the body goes on as it came (`Native`), so nothing has to be understood twice; for all others it is said in OpenAI's
-words, and what has none is refused by name.
+What we know is checked by a table (``docs/adr/0005-tables-on-hot-doors.md``). Where the provider speaks this dialect
+too the body goes on as it came (`Native`), so that nothing is lost; for all others it is said in OpenAI's words, and
+what has none is refused by name.
 """
 
 from __future__ import annotations

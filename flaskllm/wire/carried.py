@@ -1,8 +1,8 @@
 """Signatures of Gemini's in places of Anthropic's dialect that its SDKs send back: ids of calls, and thoughts.
 
-Clients keep what they know and drop what they do not, so a field of our own would be lost. A call's id comes back twice,
-with the call and with its result; it may hold letters, digits, ``_`` and ``-`` only. A thought's signature comes back
-as it was.
+Clients keep what they know and drop what they do not, so a field of our own would be lost. A call's id comes back
+twice, with the call and with its result; it may hold letters, digits, ``_`` and ``-`` only. A thought's signature comes
+back as it was.
 """
 
 from __future__ import annotations

@@ -298,6 +298,7 @@ def check(body: dict[str, Any], model: str) -> None:
     _check_config(body.get("generationConfig", {}), has_tools=bool(names), model=model)
     if model.startswith("gemini-3"):
         _check_signatures(contents)
+        _check_text_signatures(contents)
 
 
 def _check_content(content: dict[str, Any], at: str) -> None:
@@ -492,6 +493,19 @@ def _check_signatures(contents: list[dict[str, Any]]) -> None:
             )
         if given not in SIGNATURE_SKIPS and given != signature_of(calls[0]["functionCall"]):
             raise refuse("Thought signature is not valid.")
+
+
+def _check_text_signatures(contents: list[dict[str, Any]]) -> None:
+    """A signed text need not come back signed, but not with a signature that is another's."""
+    for content in contents:
+        for part in content["parts"]:
+            given = part.get("thoughtSignature")
+            if given and "text" in part and given not in (*SIGNATURE_SKIPS, text_signature_of(part["text"])):
+                raise refuse("Thought signature is not valid.")
+
+
+def text_signature_of(text: str) -> str:
+    return base64.b64encode(f"sim:{text}".encode()).decode()
 
 
 def signature_of(call: dict[str, Any]) -> str:

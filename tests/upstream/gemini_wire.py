@@ -273,6 +273,8 @@ def parts(ask: Ask, answer: Answer) -> list[dict[str, Any]]:
         made.append({"text": answer.thinking, "thought": True})
     if answer.text:
         made.append({"text": answer.text})
+        if ask.extra["signs"] and not answer.calls:
+            made[-1]["thoughtSignature"] = rules.text_signature_of(answer.text)
     if ask.extra.get("image"):
         made.append({"inlineData": {"mimeType": "image/png", "data": base64.b64encode(images.PIXEL).decode()}})
     return made + _calls(ask, answer)
@@ -293,7 +295,10 @@ def _pieces(ask: Ask, answer: Answer) -> list[tuple[dict[str, Any] | None, int]]
     pieces: list[tuple[dict[str, Any] | None, int]] = []
     for part in parts(ask, answer):
         if "text" in part:
-            pieces += [({**part, "text": word}, 0 if part.get("thought") else 1) for word in split_words(part["text"])]
+            bare = {name: value for name, value in part.items() if name != "thoughtSignature"}
+            pieces += [({**bare, "text": word}, 0 if part.get("thought") else 1) for word in split_words(part["text"])]
+            if "thoughtSignature" in part:  # it comes last, on a text that is empty
+                pieces.append(({"text": "", "thoughtSignature": part["thoughtSignature"]}, 0))
         else:
             pieces.append(
                 (part, count_words(json.dumps(part["functionCall"]["args"])) if "functionCall" in part else 0)
