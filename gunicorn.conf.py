@@ -1,6 +1,7 @@
 """gunicorn as `run.py run` and `run.py serve` start it; every number comes from the settings (flaskllm/config.py)."""
 
 import os
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -58,7 +59,9 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)
 
 
 def on_starting(_server: Any) -> None:
-    """Counts begin anew with the server; a reload of its workers keeps them."""
+    """Counts begin anew with the server; a reload of its workers keeps them. A crash writes no memory to the disk."""
+    if settings.is_production:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     shutil.rmtree(metrics_folder, ignore_errors=True)
     metrics_folder.mkdir(parents=True)
 
