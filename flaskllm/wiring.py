@@ -18,6 +18,7 @@ from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas
 from flaskllm.repositories.ledger import apply, sweep_counters
+from flaskllm.repositories.responses import ResponseStore
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault
 from flaskllm.services import Services
 from flaskllm.services.accounts import AccountService
@@ -43,6 +44,7 @@ from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
 from flaskllm.services.providers import ProviderService
+from flaskllm.services.responses import ResponseService
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
@@ -170,9 +172,10 @@ class _Wiring:
         provider_keys = KeyService(desk, vault)
         chat = self._orchestrator(router, factory, keys)
         conversations = self._conversations()
+        responses = ResponseService(ResponseStore(self.database), chat)
         accounts = self._accounts()
         templates = TemplateService(self.database, self.audit)
-        housekeeper = Housekeeper(self._chores(conversations, accounts), threads=self.threads)
+        housekeeper = Housekeeper(self._chores(conversations, responses, accounts), threads=self.threads)
         self._put_away_at_the_end(housekeeper)
         return Services(
             accounts=accounts,
@@ -187,6 +190,7 @@ class _Wiring:
                 router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, keys=keys
             ),
             chat=chat,
+            responses=responses,
             conversations=ConversationService(conversations, chat, window=chat.window),
             prompts=PromptService(chat, templates),
             templates=templates,
@@ -266,12 +270,15 @@ class _Wiring:
         token = self.settings.api_token
         return TokenService(self.database, audit=self.audit, environment_token=token.reveal() if token else None)
 
-    def _chores(self, conversations: ConversationStore, accounts: AccountService) -> list[Chore]:
+    def _chores(
+        self, conversations: ConversationStore, responses: ResponseService, accounts: AccountService
+    ) -> list[Chore]:
         return [
             Chore("late settlements", 1.0, self.ledger.retry_late),
             Chore("reaper", 10.0, self.ledger.reap),
             Chore("counters", 60.0, lambda: sweep_counters(self.database)),
             Chore("conversations", 300.0, conversations.sweep),
+            Chore("responses", 300.0, responses.sweep),
             Chore("sessions", 300.0, accounts.sweep),
         ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flaskllm.services.provider_keys import KeyService
     from flaskllm.services.provider_models import ModelService
     from flaskllm.services.providers import ProviderService
+    from flaskllm.services.responses import ResponseService
     from flaskllm.services.shutdown import Shutdown
     from flaskllm.services.templates import TemplateService
     from flaskllm.services.tokens import TokenService
@@ -45,6 +46,7 @@ class Services:
     provider_check: ProviderCheck
     chat: ChatOrchestrator
     conversations: ConversationService
+    responses: ResponseService
     prompts: PromptService
     templates: TemplateService
     usage: UsageService

@@ -1,0 +1,509 @@
+"""OpenAI's Responses: items where a chat has messages. Pure: items into messages, an answer's frames into items.
+
+An item's ``encrypted_content`` is the vendor's opaque word on it: Anthropic's signed thoughts on a ``reasoning`` item,
+Gemini's signature on a ``function_call``. It is kept with stored items and told to callers who ask for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+from flaskllm.domain.chat import ChatRequest, content_text
+from flaskllm.domain.estimate import message_estimate
+from flaskllm.domain.pricing import to_dollars
+from flaskllm.domain.text import holdable
+from flaskllm.domain.usage import Usage
+from flaskllm.errors import InvalidRequest, invalid
+
+Item = dict[str, Any]
+SPEAKING = ("reasoning", "message")
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
+MOST_OPAQUE = 2**22
+"""Characters of one opaque field."""
+_ID = re.compile(r"resp_[0-9a-f]{32}")
+_ITEM_ID = re.compile(r"(?:msg|rs|fc|fco)_([0-9a-f]{32})_[a-z0-9]{1,8}")
+_REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question in items.
+
+    ``request``: model and parameters, still without messages. ``items``: the caller's own, checked; ``places`` says
+    where in the body each one stood. ``said``: the parameters as the answer repeats them. ``sealed``: whether opaque
+    fields are told. ``cuts``: the oldest items may be left out where not all fit.
+    """
+
+    request: ChatRequest
+    items: list[Item]
+    places: list[str]
+    said: Mapping[str, Any]
+    instructions: str | None = None
+    previous_id: str | None = None
+    store: bool = True
+    sealed: bool = False
+    cuts: bool = False
+
+    @property
+    def summarised(self) -> bool:
+        """Whether thoughts are wanted as summaries."""
+        return bool((self.said.get("reasoning") or {}).get("summary"))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer as it is told and stored. ``output``: items with their opaque fields; ``said``: see `Asked`.
+
+    ``created_at``, ``completed_at``: epoch seconds. ``reason``: why it is incomplete. ``error``: ``{code, message}``.
+    ``usage``: as `usage_of` writes it.
+    """
+
+    id: str
+    created_at: int
+    status: str
+    model: str
+    said: Mapping[str, Any]
+    store: bool
+    sealed: bool
+    output: list[Item] = field(default_factory=list)
+    completed_at: int | None = None
+    reason: str | None = None
+    error: Mapping[str, str] | None = None
+    usage: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the output, which is stored beside the input."""
+        return {name: value for name, value in asdict(replace(self, output=[])).items() if name != "output"}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], output: list[Item]) -> Response:
+        return cls(**{**found, "output": output})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happens to an output while it is being said.
+
+    ``kind``: ``opened`` and ``done`` (an item, as it is then), ``part`` and ``part_done`` (a part of one), ``delta``
+    (more text of a part, or of a call's arguments where ``part`` is None). ``place`` counts items, ``at`` parts.
+    """
+
+    kind: str
+    place: int
+    item: Item
+    part: Mapping[str, Any] | None = None
+    at: int = 0
+    text: str = ""
+    logprobs: Sequence[Any] = ()
+
+
+def new_response_id() -> str:
+    return f"resp_{uuid4().hex}"
+
+
+def is_response_id(name: str) -> bool:
+    """Whether it has the form of ours: no other is looked for."""
+    return _ID.fullmatch(name) is not None
+
+
+def response_of(item_id: Any) -> str | None:
+    """The response that an item of ours is part of: its id tells.
+
+    >>> response_of("fc_0123456789abcdef0123456789abcdef_2")
+    'resp_0123456789abcdef0123456789abcdef'
+    """
+    found = _ITEM_ID.fullmatch(item_id) if isinstance(item_id, str) else None
+    return f"resp_{found[1]}" if found else None
+
+
+def item_id(response_id: str, kind: str, place: int | str) -> str:
+    return f"{PREFIXES[kind]}_{response_id.removeprefix('resp_')}_{place}"
+
+
+def named_input(items: Iterable[Item], response_id: str) -> list[Item]:
+    """A request's items as they are stored and listed: each with an id and a type."""
+    named = []
+    for place, item in enumerate(items):
+        kind = item.get("type") or "message"
+        named.append({**item, "type": kind, "id": item.get("id") or item_id(response_id, kind, f"in{place}")})
+    return named
+
+
+# -- what is opaque ----------------------------------------------------------------------------------------------------
+
+
+def seal(held: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(held, separators=(",", ":")).encode()).decode()
+
+
+def unseal(text: Any) -> Any:
+    """What `seal` took; None for anything else."""
+    if not isinstance(text, str) or len(text) > MOST_OPAQUE or not text.isascii():
+        return None
+    try:
+        return json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+
+
+def thoughts_in(text: Any) -> list[dict[str, str]] | None:
+    """The signed thoughts of a ``reasoning`` item's opaque field; None where it is none of ours."""
+    found = unseal(text)
+    if not isinstance(found, list) or not found or not all(map(_is_thought, found)):
+        return None
+    return found
+
+
+def signature_in(text: Any) -> str | None:
+    """The signature of a ``function_call`` item's opaque field; None where it is none of ours."""
+    found = unseal(text)
+    return found if isinstance(found, str) and found else None
+
+
+def _is_thought(block: Any) -> bool:
+    if not isinstance(block, dict) or not all(isinstance(value, str) for value in block.values()):
+        return False
+    named = {"thinking": {"type", "thinking", "signature"}, "redacted_thinking": {"type", "data"}}
+    return block.keys() == named.get(str(block.get("type")))
+
+
+def _thought(block: Mapping[str, Any]) -> dict[str, str] | None:
+    """A block of Anthropic's less what it does not take back."""
+    names = ("type", "data") if block.get("type") == "redacted_thinking" else ("type", "thinking", "signature")
+    found = {name: block.get(name) for name in names}
+    return found if _is_thought(found) else None  # type: ignore[return-value]
+
+
+# -- items into messages -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message, and where in the caller's body it comes from."""
+
+    message: dict[str, Any]
+    place: str
+
+
+def lines_of(items: Iterable[tuple[str, Item]]) -> list[Line]:
+    """Items, each with its place, as messages: what a model said and called in one breath is one message.
+
+    Raises `InvalidRequest` for an output without its call, and for a call without its output, which no vendor takes.
+    """
+    made = _Dialogue()
+    for place, item in items:
+        made.take(place, item)
+    if made.open_calls:
+        raise invalid("input", f"holds no output for the function call {next(iter(made.open_calls))[:80]!r}")
+    return [line for line in made.lines if not _is_thought_alone(line.message)]
+
+
+def _is_thought_alone(message: Mapping[str, Any]) -> bool:
+    """Thoughts that led to nothing, which no vendor takes back."""
+    return message["role"] == "assistant" and message["content"] is None and not message.get("tool_calls")
+
+
+class _Dialogue:
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.open_calls: dict[str, None] = {}
+        self._known: set[str] = set()
+        self._speech: dict[str, Any] | None = None
+
+    def take(self, place: str, item: Item) -> None:
+        kind = item.get("type") or "message"
+        if kind == "function_call_output":
+            self._output(place, item)
+        elif kind == "function_call":
+            self._call(self._assistant(place), item)
+        elif kind == "reasoning":
+            _think(self._assistant(place), item)
+        elif item["role"] == "assistant":
+            self._say(place, item)
+        else:
+            self._add(place, {"role": item["role"], "content": _content(item["content"])})
+
+    def _add(self, place: str, message: dict[str, Any]) -> None:
+        self._speech = None
+        self.lines.append(Line(message, place))
+
+    def _assistant(self, place: str) -> dict[str, Any]:
+        if self._speech is None:
+            self._add(place, {"role": "assistant", "content": None})
+            self._speech = self.lines[-1].message
+        return self._speech
+
+    def _say(self, place: str, item: Item) -> None:
+        """A second text is a second message, but for one among calls: their outputs must follow them at once."""
+        speech = self._assistant(place)
+        if speech["content"] is not None and "tool_calls" not in speech:
+            self._speech = None
+            speech = self._assistant(place)
+        said = _content(item["content"])
+        speech["content"] = said if speech["content"] is None else [*_parts(speech["content"]), *_parts(said)]
+
+    def _call(self, speech: dict[str, Any], item: Item) -> None:
+        call_id = item["call_id"]
+        function = {"name": item["name"], "arguments": item["arguments"]}
+        call: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
+        if signature := signature_in(item.get("encrypted_content")):
+            call["extra_content"] = {"google": {"thought_signature": signature}}
+        speech.setdefault("tool_calls", []).append(call)
+        self.open_calls[call_id] = None
+        self._known.add(call_id)
+
+    def _output(self, place: str, item: Item) -> None:
+        call_id = item["call_id"]
+        if call_id not in self._known:
+            raise invalid(f"{place}.call_id", "is the id of no function call in this conversation")
+        self.open_calls.pop(call_id, None)
+        self._add(place, {"role": "tool", "tool_call_id": call_id, "content": _content(item["output"]) or ""})
+
+
+def _think(speech: dict[str, Any], item: Item) -> None:
+    texts = [part["text"] for part in (*(item.get("content") or ()), *(item.get("summary") or ()))]
+    if texts:
+        speech["reasoning_content"] = speech.get("reasoning_content", "") + "\n".join(texts)
+    if blocks := thoughts_in(item.get("encrypted_content")):
+        speech["thinking_blocks"] = [*speech.get("thinking_blocks", ()), *blocks]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _content(given: Any) -> Any:
+    """A single text stays a string, which every vendor takes."""
+    if isinstance(given, str):
+        return given
+    parts = [_part(part) for part in given]
+    return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    kind = part["type"]
+    if kind == "input_image":
+        detail = {"detail": part["detail"]} if part.get("detail") else {}
+        return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
+    if kind == "input_file":
+        names = ("file_data", "file_url", "filename")
+        return {"type": "file", "file": {name: part[name] for name in names if part.get(name) is not None}}
+    if kind == "input_audio":
+        return {"type": "input_audio", "input_audio": part["input_audio"]}
+    if kind == "refusal":
+        return {"type": "refusal", "refusal": part["refusal"]}
+    return {"type": "text", "text": part["text"]}
+
+
+def newest(lines: Sequence[Line], room: int) -> list[Line]:
+    """The last lines that fit into so many tokens, the last of all always; an output never without its call."""
+    first = last = len(lines) - 1
+    for place in range(last, -1, -1):
+        room -= message_estimate(lines[place].message)
+        if room < 0:
+            break
+        if lines[place].message["role"] != "tool":
+            first = place
+    while first > 0 and lines[first].message["role"] == "tool":
+        first -= 1
+    return list(lines[first:])
+
+
+# -- an answer into items ----------------------------------------------------------------------------------------------
+
+
+class Output:
+    """The items of one answer, as they come: `take` each delta (a whole message is one, too), then `end`."""
+
+    def __init__(self, response_id: str, *, summarised: bool = False) -> None:
+        self.items: list[Item] = []
+        self.status, self.reason = "in_progress", None
+        self._response_id = response_id
+        self._thought = ("summary", "summary_text") if summarised else ("content", "reasoning_text")
+        self._open: Item | None = None
+        self._calls: dict[Any, Item] = {}
+
+    def take(self, delta: Mapping[str, Any], logprobs: Any = None) -> Iterator[Step]:
+        """What a delta of OpenAI's chat adds; ``logprobs``: those of its choice."""
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if isinstance(thought, str):
+            yield from self._say("reasoning", self._thought[1], thought)
+        if blocks := delta.get("thinking_blocks"):
+            yield from self._carry(blocks)
+        if text := content_text(delta.get("content")):
+            told = logprobs.get("content") if isinstance(logprobs, dict) else None
+            yield from self._say("message", "output_text", text, told or ())
+        if refusal := delta.get("refusal"):
+            yield from self._say("message", "refusal", str(refusal))
+        for place, call in enumerate(delta.get("tool_calls") or ()):
+            yield from self._call(call.get("index", place), call)
+
+    def end(self, finish_reason: str | None) -> Iterator[Step]:
+        """Close what is open. An answer that is whole has a message or a call, if only an empty one."""
+        self.reason = _REASONS.get(finish_reason or "")
+        self.status = "incomplete" if self.reason else "completed"
+        if self.status == "completed" and all(item["type"] == "reasoning" for item in self.items):
+            yield from self._begin_part(*(yield from self._speaking("message")), "output_text")
+        last = self.items[-1] if self.items else None
+        yield from self._close(self.status if self._open is last else "completed")
+        for item in self._calls.values():
+            if not item["arguments"].strip() and self.status == "completed":
+                item["arguments"] = "{}"
+                yield Step("delta", self._place(item), item, text="{}")
+            item["status"] = self.status if item is last else "completed"
+            yield Step("done", self._place(item), dict(item))
+        self._calls = {}
+
+    def _place(self, item: Item) -> int:
+        return next(place for place, held in enumerate(self.items) if held is item)
+
+    def _begin(self, kind: str, **fields: Any) -> tuple[int, Item]:
+        place = len(self.items)
+        item: Item = {"id": item_id(self._response_id, kind, place), "type": kind, "status": "in_progress", **fields}
+        self.items.append(item)
+        return place, item
+
+    def _speaking(self, kind: str) -> Generator[Step, None, tuple[int, Item]]:
+        """The item that text of this kind goes into: the open one, or a new one behind it."""
+        if self._open is not None and self._open["type"] != kind:
+            yield from self._close("completed")
+        if self._open is None:
+            if kind == "message":
+                place, self._open = self._begin(kind, role="assistant", content=[])
+                yield Step("opened", place, {**self._open, "content": []})
+            else:
+                place, self._open = self._begin(kind, summary=[], content=[])
+                yield Step("opened", place, {**self._open, "summary": [], "content": []})
+        return self._place(self._open), self._open
+
+    def _parts_of(self, item: Item) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = item["content"] if item["type"] == "message" else item[self._thought[0]]
+        return parts
+
+    def _begin_part(self, place: int, item: Item, kind: str) -> Iterator[Step]:
+        parts = self._parts_of(item)
+        if parts:
+            yield self._part_done(place, item)
+        parts.append(_empty_part(kind))
+        yield Step("part", place, item, part=dict(parts[-1]), at=len(parts) - 1)
+
+    def _part_done(self, place: int, item: Item) -> Step:
+        parts = self._parts_of(item)
+        return Step("part_done", place, item, part=dict(parts[-1]), at=len(parts) - 1)
+
+    def _say(self, kind: str, part_kind: str, text: str, logprobs: Sequence[Any] = ()) -> Iterator[Step]:
+        if not text:
+            return
+        place, item = yield from self._speaking(kind)
+        parts = self._parts_of(item)
+        if not parts or parts[-1]["type"] != part_kind:
+            yield from self._begin_part(place, item, part_kind)
+        part, text = parts[-1], holdable(text)
+        part["refusal" if part_kind == "refusal" else "text"] += text
+        if logprobs:
+            part["logprobs"] += logprobs
+        yield Step("delta", place, item, part={"type": part_kind}, at=len(parts) - 1, text=text, logprobs=logprobs)
+
+    def _carry(self, blocks: Any) -> Iterator[Step]:
+        """Signed thoughts go with the reasoning that is open, or that opens for them."""
+        kept = [found for block in blocks if (found := _thought(block))]
+        if not kept:
+            return
+        _, item = yield from self._speaking("reasoning")
+        item["encrypted_content"] = seal([*(thoughts_in(item.get("encrypted_content")) or ()), *kept])
+
+    def _call(self, index: Any, fragment: Mapping[str, Any]) -> Iterator[Step]:
+        function = fragment.get("function") or {}
+        item = self._calls.get(index)
+        if item is None:
+            yield from self._close("completed")
+            call_id = holdable(str(fragment.get("id") or f"call_{uuid4().hex[:24]}"))
+            place, item = self._begin("function_call", call_id=call_id, name="", arguments="")
+            self._calls[index] = item
+            item["name"] = holdable(str(function.get("name") or ""))
+            yield Step("opened", place, dict(item))
+        elif not item["name"]:
+            item["name"] = holdable(str(function.get("name") or ""))
+        google = (fragment.get("extra_content") or {}).get("google") or {}
+        if signature := google.get("thought_signature"):
+            item["encrypted_content"] = seal(str(signature))
+        if arguments := function.get("arguments"):
+            text = holdable(arguments if isinstance(arguments, str) else json.dumps(arguments))
+            item["arguments"] += text
+            yield Step("delta", self._place(item), item, text=text)
+
+    def _close(self, status: str) -> Iterator[Step]:
+        item, self._open = self._open, None
+        if item is None:
+            return
+        place = self._place(item)
+        if self._parts_of(item):
+            yield self._part_done(place, item)
+        item["status"] = status
+        yield Step("done", place, dict(item))
+
+
+def _empty_part(kind: str) -> dict[str, Any]:
+    if kind == "output_text":
+        return {"type": kind, "annotations": [], "logprobs": [], "text": ""}
+    return {"type": kind, "refusal" if kind == "refusal" else "text": ""}
+
+
+def usage_of(usage: Usage, cost: int | None) -> dict[str, Any]:
+    """The token counts as Responses have them; ``cost`` in 10⁻⁹ dollar, told in dollars."""
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        },
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.total_tokens,
+        "cost": to_dollars(cost),
+    }
+
+
+# -- errors in the words of this dialect -------------------------------------------------------------------------------
+
+_NAMES = (
+    ("response_format.json_schema.", "text.format."),
+    ("response_format", "text.format"),
+    ("max_completion_tokens", "max_output_tokens"),
+    ("max_tokens", "max_output_tokens"),
+    ("reasoning_effort", "reasoning.effort"),
+    ("verbosity", "text.verbosity"),
+    ("logprobs", "top_logprobs"),
+    ("messages", "input"),
+)
+_MESSAGE = re.compile(r"messages\[(\d+)\](\.content\[\d+\])?")
+
+
+def in_our_words(error: InvalidRequest, places: Sequence[str]) -> InvalidRequest:
+    """An error about a field of the chat that was made of a question, as one about the field that the caller sent.
+
+    ``places``: where each message of the chat comes from.
+    """
+    if not error.details:
+        return error
+    told = [{**detail, "field": _our_name(detail["field"], places)} for detail in error.details]
+    message = f"{told[0]['field']}: {told[0]['message']}"
+    return type(error)(message, details=told)  # type: ignore[arg-type]
+
+
+def _our_name(name: str, places: Sequence[str]) -> str:
+    if found := _MESSAGE.match(name):
+        place = int(found[1])
+        where = places[place] if place < len(places) else "input"
+        return where + (found[2] or "") if where.startswith("input[") else where
+    for theirs, ours in _NAMES:
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name.replace(".function.", ".") if name.startswith("tools[") else name
