@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.orm import Session
 
 from flaskllm.domain.account import ACTIVE, CLOSED, SERVICE_USER, folded
 from flaskllm.models.account import User
+from flaskllm.models.catalogue import Meta
 
 __all__ = [
     "User",
@@ -24,6 +25,10 @@ __all__ = [
     "lock_user",
     "lock_users",
 ]
+
+
+ADMINISTRATORS = "administrators"
+OPEN_META = "INSERT INTO meta (name, value) VALUES (:name, '0') ON CONFLICT (name) DO NOTHING"
 
 
 class UserFilters(TypedDict, total=False):
@@ -94,5 +99,9 @@ def lock_user(session: Session, user_id: str) -> None:
 
 
 def lock_users(session: Session) -> None:
-    """The same for a rule over all of them: that there is always an administrator."""
-    session.execute(update(User).where(User.role == "admin").values(status=User.status))
+    """The same for a rule over all of them: that there is always an administrator.
+
+    One row for all, not each administrator's: two who lock several rows in two orders would wait for one another.
+    """
+    session.execute(text(OPEN_META), {"name": ADMINISTRATORS})
+    session.execute(update(Meta).where(Meta.name == ADMINISTRATORS).values(value=Meta.value))

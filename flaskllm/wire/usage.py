@@ -21,7 +21,7 @@ OWN_GROUPS = ("day", "model", "token")
 """By what people see their own usage."""
 FIELDS_OF = {"user": ("user_id", "username"), "token": ("token_id", "token_name")}
 
-_FORMULA = re.compile(r"[\s\x00-\x1f\"';,]*[=+\-@|%＝＋－＠]")
+_FORMULA = re.compile(r"[\s\x00-\x1f\ufeff\u200b\"';,]*[=+\-@|%＝＋－＠]")
 """Also behind what a spreadsheet skips, or splits cells at."""
 
 SUM_SHAPES: Shape = {

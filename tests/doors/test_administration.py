@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from flask import Flask
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from werkzeug.test import TestResponse
 
 from flaskllm.domain import api_token
@@ -599,6 +600,7 @@ def test_usage_as_a_table_starts_no_formula(app: Flask, root: Person, used: Any)
         "＠1",
         "\n=1",
         ";=1",
+        "\ufeff=1",
         "'=1",
         '"=1',
         'plain, and "quoted"',
@@ -694,6 +696,15 @@ def test_what_people_do_themselves_stands_in_the_trail_too(app: Flask, root: Per
     ]  # fmt: skip
     assert {row["actor"]["name"] for row in rows} == {"henry"}
     assert rows[-1]["before"] == {"email": "henry@example.com"}
+
+
+def test_a_migrated_database_refuses_to_change_its_trail(on_each: Person) -> None:
+    for statement in ("UPDATE audit SET action = 'x'", "DELETE FROM audit WHERE number = 1"):
+        with on_each.http.application.app_context():
+            with pytest.raises(DBAPIError, match="never changed"):
+                db.session.execute(text(statement))
+            db.session.rollback()
+    assert on_each.services.audit.verify().count == len(trail(on_each)) == 1
 
 
 def test_what_changes_nothing_leaves_no_row(root: Person, alice: Person) -> None:
