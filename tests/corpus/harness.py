@@ -462,6 +462,11 @@ def provider_key_at_home(played: Any, _: str) -> None:
     assert set(played.world.report["provider_keys"]) <= {f"Bearer {key}"}
 
 
+def audit_row(played: Any, _: str) -> None:
+    """What was tried in vain is told too."""
+    assert played.world.audited() > played.world.audited_before
+
+
 OUTSIDE: dict[str, Callable[[Any, str], None]] = {
     "canary.untouched": canary_untouched,
     "canary.hit": canary_hit,
@@ -474,6 +479,7 @@ OUTSIDE: dict[str, Callable[[Any, str], None]] = {
     "upstream.host_header": host_header,
     "body.data.status_code": told_status,
     "provider_key.seen_only_by": provider_key_at_home,
+    "audit.row": audit_row,
 }
 
 

@@ -34,7 +34,7 @@ from tests.upstream.server import CANARY_KEYS
 
 CORPUS = ROOT / "tests" / "corpus"
 PLAIN = ("canary.untouched", "error.envelope", "body.no_secret")
-DEADLINE = 2.0
+DEADLINE = 3.0
 HOST = re.compile(r"://\[?([0-9a-fA-F:.]+)")
 SECRETS = {"X-API-Key": "a-secret-of-the-callers-own", "Authorization": "Basic dXNlcjpvZi10aGUtY2FsbGVycw=="}
 OWN_ALLOWED = [
@@ -73,8 +73,6 @@ def _cases() -> Iterator[Case]:
 
 
 CASES = list(_cases())
-WAITING = frozenset({"SSRF-PROVIDER-001", "SSRF-PROVIDER-003", "SSRF-PROVIDER-004"})
-"""Cases about ``/providers``, played where its own tests are."""
 
 
 def aims() -> list[str]:
@@ -136,16 +134,33 @@ class WalledWorld(World):
 
     def __init__(self, gateway: WalledGateway) -> None:
         self.gateway = gateway
-        self.people = {"user_a": Inhabitant(self._account("alice")), "b": Inhabitant(self._account("bobby"))}
+        gateway.flask("users", "create", "rooty", "rooty@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        self.people = {
+            "user_a": Inhabitant(self._account("alice")),
+            "b": Inhabitant(self._account("bobby")),
+            "admin": Inhabitant(self._login("rooty")),
+        }
         token = self._told("/api/tokens", {"name": "t", "scopes": ["external"]}, self.people["user_a"].access, 201)
         self.names = {"${A.token}": token["data"]["token"], "${LOCAL_INTERFACE_IP}": OWN}
         self.report: dict[str, Any] = {}
         self._worker = gateway.worker()
 
     def _account(self, name: str) -> str:
+        account = {"username": name, "password": PASSWORD, "email": f"{name}@example.com"}
+        self._told("/api/auth/register", account, None, 201)
+        return self._login(name)
+
+    def _login(self, name: str) -> str:
         account = {"username": name, "password": PASSWORD}
-        self._told("/api/auth/register", {**account, "email": f"{name}@example.com"}, None, 201)
         return str(self._told("/api/auth/login", account, None, 200)["data"]["access_token"])
+
+    def store_key(self) -> None:
+        """An administrator's own, at the place where it belongs."""
+        self._told("/providers/openai/keys", {"key_value": self.provider_key}, self.people["admin"].access, 201)
+
+    def audited(self) -> int:
+        """How many rows the audit trail has."""
+        return len(self.gateway.get("/audit?limit=200", self.people["admin"].access)[1]["data"])
 
     def _told(self, path: str, body: dict[str, Any], token: str | None, status: int) -> Any:
         found, answer, _ = self.gateway.post(path, body, token)
@@ -268,6 +283,8 @@ def _written_out(case: Case) -> Case:
             "image_url": {"url": fields.pop("image_url", "data:image/png;base64,iVBORw0KGgo=")},
         }
         said = {"json": {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, image]}], **fields}}
+    if case["id"] == "SSRF-PROVIDER-003":  # it says what has happened before
+        said = {"json": {"connection_params": said["json"]["connection_params"]}}
     return {**case, "input": said}
 
 
@@ -277,6 +294,8 @@ def _before(world: WalledWorld, case: Case) -> None:
     if case["id"] == "SSRF-DNS-008":
         _get(world, "http://flip.test/ok")
         world.script(turns=False)
+    elif case["id"] == "SSRF-PROVIDER-003":
+        world.store_key()
     elif "seq" in case["input"]:
         world.script("sets a cookie")
         _get(world, "http://public.test/ok", who="b")
@@ -290,16 +309,16 @@ def _get(world: WalledWorld, url: str, *, who: str = "user_a", **more: Any) -> A
     return answer["data"]
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES if case["id"] not in WAITING])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES])
 def test_case(world: WalledWorld, case: Case) -> None:
     _before(world, case)
+    world.audited_before = world.audited()
     verify(play(world, _written_out(case)), later=frozenset())
 
 
 def test_every_case_is_played_and_every_assertion_known() -> None:
     assert len({case["id"] for case in CASES}) == len(CASES)
-    played = [case for case in CASES if case["id"] not in WAITING]
-    assert {name for case in played for name, _ in assertions_of(case)} <= ASSERTIONS.keys() | OUTSIDE.keys()
+    assert {name for case in CASES for name, _ in assertions_of(case)} <= ASSERTIONS.keys() | OUTSIDE.keys()
     assert {case["input"]["upstream"] for case in CASES if "upstream" in case["input"]} <= BEHAVIOURS.keys()
 
 
