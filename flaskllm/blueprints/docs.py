@@ -234,7 +234,7 @@ def _answers(told: Doc) -> dict[int, dict[str, Any]]:
     if told.or_text:
         media[told.or_text] = {"type": "string"}
     if told.streams:
-        media["text/event-stream"] = {"type": "string"}
+        media["text/event-stream"] = {"description": "Server-sent events"}
     return {told.status: media} | {status: {"application/json": form} for status, form in told.also.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +123,43 @@ class Chunk:
         return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
 
 
+class Gathered:
+    """What of an answer has to come back with it, from its whole message or from the frames of a stream."""
+
+    def __init__(self) -> None:
+        self._thoughts: list[dict[str, Any]] = []
+        self._words = ""
+        self._extra: dict[str, Any] | None = None
+
+    def note(self, message: Mapping[str, Any]) -> None:
+        """A message, or one delta of it. A signed thought may come in pieces, its signature last."""
+        blocks, extra = message.get("thinking_blocks"), message.get("extra_content")
+        for block in blocks if isinstance(blocks, list) else ():
+            if isinstance(block, dict):
+                self._note_block(block)
+        if isinstance(extra, dict):
+            self._extra = extra
+
+    def _note_block(self, block: dict[str, Any]) -> None:
+        if block.get("type") != "thinking":
+            self._thoughts.append(without(block, ("index",)))
+            return
+        self._words += str(block.get("thinking") or "")
+        if signature := block.get("signature"):
+            self._thoughts.append({"type": "thinking", "thinking": self._words, "signature": signature})
+            self._words = ""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields to put into the message when it is sent again."""
+        found = {"thinking_blocks": self._thoughts, "extra_content": self._extra}
+        return {name: held for name, held in found.items() if held}
+
+
+def without(thing: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A copy that lacks these fields; the thing itself where it has none of them."""
+    return thing if thing.keys().isdisjoint(names) else {k: v for k, v in thing.items() if k not in names}
+
+
 def text_of(body: Mapping[str, Any]) -> str:
     """The text of the first choice; the refusal where there is one instead."""
     choices = body.get("choices") or []
@@ -135,7 +172,8 @@ def content_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "\n".join(part.get("text") or "" for part in content if isinstance(part, dict) and "text" in part)
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "\n".join(text for text in texts if isinstance(text, str))
     return ""
 
 

@@ -86,7 +86,11 @@ def _message(*roles: str, content: Shape, required: tuple[str, ...]) -> Shape:
             "content": content,
             "name": {"type": ["string", "null"], "maxLength": 64, "pattern": NO_NUL},
             "toolCalls": maybe(several(openai.TOOL_CALL)),
-            "toolCallId": {"type": "string", "maxLength": 256, "pattern": NO_NUL},
+            "toolCallId": {
+                "type": "string" if roles == ("tool",) else ["string", "null"],
+                "maxLength": 256,
+                "pattern": NO_NUL,
+            },
         },
         "required": ["role", *required],
         "additionalProperties": False,

@@ -226,14 +226,13 @@ _PART = {
     "oneOf": [
         {
             "type": "object",
-            "properties": {"type": {"const": kind}, "text": shapes.STRING} | {str(held): form},
-            "required": ["type", str(held)],
+            "properties": {"type": {"const": kind}, kind: held},
+            "required": ["type", kind],
         }
-        for kind, held, form in (
-            ("text", "text", shapes.STRING),
-            ("refusal", "refusal", shapes.STRING),
+        for kind, held in (
+            ("text", shapes.STRING),
+            ("refusal", shapes.STRING),
             (
-                "image_url",
                 "image_url",
                 {
                     "type": "object",
@@ -241,8 +240,8 @@ _PART = {
                     "required": ["url"],
                 },
             ),
-            ("input_audio", "input_audio", shapes.ANY_OBJECT),
-            ("file", "file", shapes.ANY_OBJECT),
+            ("input_audio", shapes.ANY_OBJECT),
+            ("file", shapes.ANY_OBJECT),
         )
     ]
 }

@@ -105,6 +105,8 @@ class _Writer:
             written["description"] = told.description
         if told.parameters:
             written["parameters"] = [self._parameter(each) for each in told.parameters]
+        if told.parameters:
+            written["responses"]["414"] = self._too_long()
         if told.body is not None:
             form = self._form(told.body)
             content = {media: {"schema": form} for media in told.body_media}
@@ -134,6 +136,14 @@ class _Writer:
             "content": {"application/json": {"schema": self._hoisted(form)}},
         }
         return {"$ref": f"#/components/responses/{name}"}
+
+    def _too_long(self) -> dict[str, Any]:
+        """What no view sees: the server's own page for an address that it does not read to the end."""
+        self.responses["AddressTooLong"] = {
+            "description": "The address is too long; told by the server before the gateway",
+            "content": {"text/html": {"schema": STRING}},
+        }
+        return {"$ref": "#/components/responses/AddressTooLong"}
 
     def _form(self, told: Body) -> Any:
         if isinstance(told, Mapping):

@@ -91,6 +91,13 @@ def test_bad_input_is_told_by_field(caller: Caller, body: dict[str, Any], field:
     assert response.headers["X-FlaskLLM-Error"] == "invalid_request"
 
 
+@pytest.mark.parametrize("text", [{}, [None, None], 5, None])
+def test_a_text_that_is_none_in_a_part_of_another_type_is_not_read(caller: Caller, text: Any) -> None:
+    parts = [{"type": "text", "text": "hello"}, {"type": "file", "file": {}, "text": text}]
+    answer = caller.post("/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]})
+    assert answer.json["choices"][0]["message"]["content"] == "[demo] hello"
+
+
 def test_an_unknown_model_is_a_404_in_the_dialect(caller: Caller) -> None:
     error = caller.chat(model="gpt-99", status=404).json["error"]
     assert (error["code"], error["type"]) == ("not_found", "not_found_error")
