@@ -191,7 +191,7 @@ class _Wiring:
             ),
             chat=chat,
             responses=responses,
-            conversations=ConversationService(conversations, chat, window=chat.window),
+            conversations=ConversationService(conversations, chat, window=chat.window, providers=chat.providers),
             prompts=PromptService(chat, templates),
             templates=templates,
             usage=self.usage,

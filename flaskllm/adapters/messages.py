@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flaskllm.domain.chat import CARRIED
+from flaskllm.domain.chat import CARRIED, without
 from flaskllm.errors import invalid
 
 SYSTEM = ("system", "developer")
@@ -122,11 +122,6 @@ def google_signature(thing: Mapping[str, Any], where: str) -> str | None:
     if not isinstance(signature, str | None):
         raise invalid(f"{where}.extra_content", "must be what came with the answer")
     return signature or None
-
-
-def without(thing: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """A copy that lacks these fields; the thing itself where it has none of them."""
-    return thing if thing.keys().isdisjoint(names) else {k: v for k, v in thing.items() if k not in names}
 
 
 def without_carried(message: dict[str, Any]) -> dict[str, Any]:

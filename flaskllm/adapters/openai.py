@@ -23,10 +23,10 @@ from flaskllm.adapters.base import (
 )
 from flaskllm.adapters.errors import failure_in_body, mask_keys
 from flaskllm.adapters.http import Response
-from flaskllm.adapters.messages import without, without_carried
+from flaskllm.adapters.messages import without_carried
 from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
+from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, without
 from flaskllm.domain.usage import Usage, count, usage_from_openai
 from flaskllm.errors import ProviderError
 

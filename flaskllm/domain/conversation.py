@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,16 +24,26 @@ _CURSOR = re.compile(r"([0-9]{1,16})\.([A-Za-z0-9._-]{1,64})")
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """Signed thoughts of an answer, for the provider that signed them: fields of its message."""
+
+    provider: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message. ``interrupted``: the caller hung up in the middle of it; what had been said until then is kept."""
 
     role: str
     content: str
     interrupted: bool = False
+    carried: Carried | None = None
 
     def to_message(self) -> dict[str, Any]:
         """As models are shown it."""
-        return {"role": self.role, "content": self.content}
+        message = {"role": self.role, "content": self.content}
+        return {**message, **self.carried.fields} if self.carried else message
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,10 @@ class ConversationRow(Model):
 
 
 class TurnRow(Model):
-    """One message; ``place`` counts from 0 and is given out by one UPDATE of the conversation, so that no two meet."""
+    """One message; ``place`` counts from 0 and is given out by one UPDATE of the conversation, so that no two meet.
+
+    ``carried``: JSON of what has to be sent back to the provider that answered.
+    """
 
     __tablename__ = "conversation_turns"
 
@@ -45,4 +48,5 @@ class TurnRow(Model):
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(Text)
     interrupted: Mapped[bool] = mapped_column(Boolean, default=False)
+    carried: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)

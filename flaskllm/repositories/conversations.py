@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from flaskllm.domain.conversation import Conversation, Cursor, Page, Turn
+from flaskllm.domain.conversation import Carried, Conversation, Cursor, Page, Turn
 from flaskllm.domain.text import holdable
 from flaskllm.errors import Conflict, NotFound, Unavailable
 from flaskllm.models.conversation import ConversationRow, TurnRow
@@ -100,7 +100,8 @@ class SqlConversations:
                 .where(TurnRow.conversation_id == row.id, TurnRow.place >= first, TurnRow.place < row.length)
                 .order_by(TurnRow.place)
             )
-            return _from_row(row), [Turn(turn.role, turn.content, turn.interrupted) for turn in rows]
+            turns = [Turn(turn.role, turn.content, turn.interrupted, _carried(turn.carried)) for turn in rows]
+            return _from_row(row), turns
 
     def append(
         self, owner_id: str, name: str, turns: Sequence[Turn], *, title: str, system: str | None, begin: bool
@@ -158,6 +159,7 @@ class SqlConversations:
                     "role": turn.role,
                     "content": holdable(turn.content),
                     "interrupted": turn.interrupted,
+                    "carried": _carried_text(turn.carried),
                 }
                 for number, turn in enumerate(turns)
             ],
@@ -335,13 +337,25 @@ def _from_hash(name: str, found: Mapping[str, str], length: int) -> Conversation
 
 
 def _to_json(turn: Turn) -> str:
-    mark = {"interrupted": True} if turn.interrupted else {}
+    mark: dict[str, Any] = {"interrupted": True} if turn.interrupted else {}
+    if turn.carried:
+        mark["carried"] = _carried_text(turn.carried)
     return json.dumps({"role": turn.role, "content": holdable(turn.content), **mark}, ensure_ascii=False)
 
 
 def _from_json(text: str) -> Turn:
     found = json.loads(text)
-    return Turn(found["role"], found["content"], bool(found.get("interrupted")))
+    return Turn(found["role"], found["content"], bool(found.get("interrupted")), _carried(found.get("carried")))
+
+
+def _carried_text(carried: Carried | None) -> str | None:
+    if carried is None:
+        return None
+    return holdable(json.dumps({"provider": carried.provider, "fields": carried.fields}, ensure_ascii=False))
+
+
+def _carried(text: str | None) -> Carried | None:
+    return Carried(**json.loads(text)) if text else None
 
 
 @contextmanager

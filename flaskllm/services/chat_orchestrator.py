@@ -128,6 +128,13 @@ class ChatOrchestrator:
         known = [model.context_window for model in self._router.models(request, principal)]
         return min((size for size in known if size), default=None)
 
+    def providers(self, request: ChatRequest, principal: Principal) -> frozenset[str]:
+        """The ids of the providers that may answer; none where the call will be refused."""
+        try:
+            return frozenset(model.provider_id for model in self._router.models(request, principal))
+        except DomainError:
+            return frozenset()
+
     def count_tokens(self, request: ChatRequest, call: CallContext) -> int:
         """How many tokens the prompt is: its model's vendor says so, or we guess. Nothing is spent and nothing written.
 

@@ -14,8 +14,9 @@ from typing import TypeVar
 from flaskllm.domain.answer import Answer, RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.chat import ChatRequest, Gathered
 from flaskllm.domain.conversation import (
+    Carried,
     Conversation,
     Cursor,
     Page,
@@ -51,17 +52,25 @@ RESERVE = 1_024
 Told = TypeVar("Told", Answer, ChatStream)
 Window = Callable[[ChatRequest, Principal], int | None]
 """How many tokens the models that may answer can hold; None where nobody knows."""
+Providers = Callable[[ChatRequest, Principal], frozenset[str]]
+"""Who may answer, by the ids of providers."""
 
 
 class ConversationService:
     """Conversations of callers, each in its owner's name space."""
 
     def __init__(
-        self, store: ConversationStore, orchestrator: ChatOrchestrator, *, window: Window = lambda *_: None
+        self,
+        store: ConversationStore,
+        orchestrator: ChatOrchestrator,
+        *,
+        window: Window = lambda *_: None,
+        providers: Providers = lambda *_: frozenset(),
     ) -> None:
         self._store = store
         self._chat = orchestrator
         self._window = window
+        self._providers = providers
 
     def say(self, said: Said, call: CallContext) -> Reply:
         """One message and its answer, both stored.
@@ -71,7 +80,9 @@ class ConversationService:
         """
         place, request, turns = self._prepare(said, call)
         answer = self._fitting(lambda fitted: self._chat.complete(fitted, call), request, turns, place, call)
-        place.keep(Turn("assistant", answer.text))
+        gathered = Gathered()
+        gathered.note((answer.result.body.get("choices") or [{}])[0].get("message") or {})
+        place.keep(_answered(answer.text, answer.candidate, gathered))
         text, provider = holdable(answer.text), answer.candidate.provider.id
         return Reply(place.name, text, answer.model, provider, answer.usage, answer.cost, answer)
 
@@ -86,7 +97,15 @@ class ConversationService:
         place = _Place(self._store, call.principal.user_id, said)
         before = [turn for turn in place.read() if turn.content]  # some providers refuse empty messages
         request = ChatRequest(said.model, [], dict(said.params), provider=said.provider, stream=said.stream)
-        return place, request, [*before, Turn("user", said.message)]
+        return place, request, [*self._for_whom_they_are(before, request, call), Turn("user", said.message)]
+
+    def _for_whom_they_are(self, turns: list[Turn], request: ChatRequest, call: CallContext) -> list[Turn]:
+        """Signed thoughts go to the provider that signed them, and nowhere where another may answer."""
+        if not any(turn.carried for turn in turns):
+            return turns
+        asked = self._providers(request, call.principal)
+        is_theirs = [turn.carried is not None and {turn.carried.provider} == asked for turn in turns]
+        return [turn if theirs else replace(turn, carried=None) for turn, theirs in zip(turns, is_theirs, strict=True)]
 
     def _fitting(
         self,
@@ -129,6 +148,11 @@ class ConversationService:
     def delete(self, conversation_id: str, principal: Principal) -> None:
         """Raises `NotFound`."""
         self._store.delete(principal.user_id, _known(conversation_id))
+
+
+def _answered(text: str, candidate: Candidate, gathered: Gathered) -> Turn:
+    fields = gathered.fields()
+    return Turn("assistant", text, carried=Carried(candidate.provider.id, fields) if fields else None)
 
 
 def _known(conversation_id: str) -> str:
@@ -198,6 +222,7 @@ class ConversationStream:
     def __init__(self, stream: ChatStream, place: _Place) -> None:
         self._stream, self._place = stream, place
         self._said: list[str] = []
+        self._gathered = Gathered()
         self._ended = False
 
     def __iter__(self) -> Iterator[str | Reply | DomainError | None]:
@@ -212,6 +237,8 @@ class ConversationStream:
             if item is None or isinstance(item, DomainError):
                 self._ended = item is not None
                 return item
+            for choice in (item.body.get("choices") or ())[:1]:
+                self._gathered.note(choice.get("delta") or {})
             if text := holdable(item.text):
                 self._said.append(text)
                 return text
@@ -221,12 +248,12 @@ class ConversationStream:
         """The regular end: store, then say so."""
         self._ended = True
         text, stream = "".join(self._said), self._stream
-        try:
-            self._place.keep(Turn("assistant", text))
-        except DomainError as error:
-            return error
         candidate = stream.candidate
         assert candidate is not None, "a stream that ended well was answered by somebody"
+        try:
+            self._place.keep(_answered(text, candidate, self._gathered))
+        except DomainError as error:
+            return error
         model = str(stream.head.get("model") or candidate.model.name)
         return Reply(self._place.name, text, model, candidate.provider.id, stream.usage or Usage(), stream.cost)
 

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine, create_engine, func, select
 
-from flaskllm.domain.conversation import Cursor, Turn, read_cursor
+from flaskllm.domain.conversation import Carried, Cursor, Turn, read_cursor
 from flaskllm.errors import NotFound, Unavailable
 from flaskllm.extensions import db
 from flaskllm.models.conversation import ConversationRow, TurnRow
@@ -184,6 +184,13 @@ def test_the_last_system_message_is_kept(store):
     assert store.read(ME, "a")[0].system == "be kind"
     store.append(ME, "a", pair(), title="", system="be brief", begin=True)
     assert store.read(ME, "a")[0].system == "be brief"
+
+
+def test_what_a_model_signed_comes_back_as_it_went(store):
+    signed = Turn("assistant", "b", carried=Carried("gemini", {"extra_content": {"a": ["\ud800", "\x00ü"]}}))
+    store.append(ME, "a", [signed], title="", system=None, begin=True)
+    (back,) = store.read(ME, "a")[1]
+    assert back.carried == Carried("gemini", {"extra_content": {"a": ["\ufffd", "\x00ü"]}})
 
 
 def test_an_interruption_is_remembered(store):
