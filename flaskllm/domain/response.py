@@ -324,7 +324,8 @@ class Output:
 
     def __init__(self, response_id: str, *, summarised: bool = False) -> None:
         self.items: list[Item] = []
-        self.status, self.reason = "in_progress", None
+        self.status = "in_progress"
+        self.reason: str | None = None
         self._response_id = response_id
         self._thought = ("summary", "summary_text") if summarised else ("content", "reasoning_text")
         self._open: Item | None = None
@@ -360,6 +361,10 @@ class Output:
             item["status"] = self.status if item is last else "completed"
             yield Step("done", self._place(item), dict(item))
         self._calls = {}
+
+    def so_far(self) -> list[Item]:
+        """The items as far as they came, where no more will come."""
+        return [{**item, "status": "incomplete"} if item["status"] == "in_progress" else item for item in self.items]
 
     def _place(self, item: Item) -> int:
         return next(place for place, held in enumerate(self.items) if held is item)

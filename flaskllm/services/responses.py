@@ -296,7 +296,7 @@ class ResponseStream:
 
     def failed(self, error: Mapping[str, str]) -> Response:
         """The response as far as it came; ``error``: ``{code, message}``."""
-        return replace(self.begun(), status="failed", error=error, output=self._output.items, store=False)
+        return replace(self.begun(), status="failed", error=error, output=self._output.so_far(), store=False)
 
     def close(self) -> None:
         """The door is done with it; any number of times."""

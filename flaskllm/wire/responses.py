@@ -333,7 +333,8 @@ def _choice_faults(choice: Any, tools: list[Any]) -> Iterator[Detail]:
     if not isinstance(choice, dict):
         yield from _told("tool_choice", "must be none, auto, required or an object")
         return
-    names = {tool.get("name") for tool in tools if isinstance(tool, dict) and isinstance(tool.get("name"), str)}
+    named = (tool.get("name") for tool in tools if isinstance(tool, dict))
+    names = {name for name in named if isinstance(name, str)}
     if choice.get("type") == "function":
         yield from _chosen_faults(choice, "tool_choice", names)
     elif choice.get("type") == "allowed_tools":
