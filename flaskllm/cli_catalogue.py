@@ -120,8 +120,8 @@ def keys_group() -> None:
 def rotate_keys(context: click.Context, *, as_json: bool) -> None:
     """Encrypt every provider's key anew under the first of LLM_GATEWAY_ENCRYPTION_KEY; safe to run again.
 
-    Put the new key first and restart, run this, then take the old key out and restart. Exit status 1 where a key cannot
-    be opened by any of the list.
+    Put the new key first, before the old one, and restart; then run this. The old one may stay at the end of the list:
+    older rows of the audit trail are verified with it. Exit status 1 where a key cannot be opened by any of the list.
     """
     try:
         done = services.provider_keys.rotate(at_the_shell())

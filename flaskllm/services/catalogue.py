@@ -81,38 +81,39 @@ class CatalogueCache:
         self._looked = 0.0
 
     def current(self) -> Catalogue:
-        """The picture. One thread at a time looks whether it is still true, the others take the one there is.
+        """The picture. Past half its age one thread looks whether it is still true and the others take the one there
+        is; past its age they wait for that look, so that after a silence nobody is given what an hour ago was true.
 
         Raises `Unavailable` only where there has never been one.
         """
-        held = self._held
-        if held is not None and time.monotonic() - self._looked < self._max_age:
+        held, age = self._held, time.monotonic() - self._looked
+        if held is not None and age < self._max_age / 2:
             return held
-        if not self._lock.acquire(blocking=held is None) and held is not None:
+        if not self._lock.acquire(blocking=held is None or age >= self._max_age) and held is not None:
             return held
         try:
-            return self._looked_at(self._held)
+            return self._looked_at(self._held, at_most=self._max_age / 2)
         finally:
             self._lock.release()
 
     def refresh(self) -> Catalogue:
         """Look now; after one's own change."""
         with self._lock:
-            self._looked = 0.0
-            return self._looked_at(self._held)
+            return self._looked_at(self._held, at_most=0.0)
 
-    def _looked_at(self, held: Catalogue | None) -> Catalogue:
-        if held is not None and time.monotonic() - self._looked < self._max_age:
+    def _looked_at(self, held: Catalogue | None, *, at_most: float) -> Catalogue:
+        if held is not None and time.monotonic() - self._looked < at_most:
             return held
+        began = time.monotonic()
         try:
-            fresh = self._load(held)
+            self._held = fresh = self._load(held)
         except Unavailable:
             if held is None:
                 raise
             log.warning("The catalogue could not be read; the picture of version %s goes on serving.", held.version)
-            fresh = held
-        self._held = fresh
-        self._looked = time.monotonic()
+            self._looked = time.monotonic()  # those who wait do not each try again
+            return held
+        self._looked = began  # what was changed while it was read may be missing
         return fresh
 
     def _load(self, held: Catalogue | None) -> Catalogue:
