@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
@@ -13,6 +14,7 @@ from flask import Flask
 from flaskllm.errors import Conflict, Unauthenticated
 from flaskllm.extensions import db
 from flaskllm.repositories.database import Database, set_sqlite_pragmas
+from flaskllm.repositories.users import User
 from tests.databases import database_addresses, fresh_tables
 from tests.people import PASSWORD, People, people
 
@@ -76,6 +78,23 @@ def test_of_those_who_take_a_name_for_themselves_at_once_one_gets_it(processes: 
         return process.accounts.change_profile(pairs[id(process)], changes, old_password=None).id  # type: ignore[arg-type]
 
     assert sum(won is not None for won in at_once(processes[:2], rename, times=2)) == 1
+
+
+def test_a_name_that_is_being_taken_at_the_moment_is_given_once(processes: list[People]):
+    """The other has written it and not committed yet: no look into the table sees it, only the unique index does."""
+    here, there = processes[:2]
+    user = here.user()
+    rival = {"username": "carol", "username_key": "carol", "email": "c@example.com", "email_key": "c@example.com"}
+    with ThreadPoolExecutor(1) as pool:
+        with there.database.transaction() as session:
+            session.execute(
+                User.__table__.insert().values(id="rival", role="user", scopes=[], status="active", **rival)
+            )
+            asked = pool.submit(here.accounts.change_user, user.id, {"username": "carol"})
+            time.sleep(0.3)
+        with pytest.raises(Conflict):
+            asked.result(timeout=10)
+    assert here.accounts.get_user(user.id).username == "alice"
 
 
 def test_administrators_cannot_remove_each_other_at_once(processes: list[People]):

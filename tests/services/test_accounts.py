@@ -536,7 +536,10 @@ def test_scopes_and_budget_are_given_by_an_administrator(here: People):
     assert here.signed_in().budgets == ()
 
 
-@pytest.mark.parametrize("changes", [{"role": "root"}, {"status": "asleep"}, {"scopes": ["everything"]}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"role": "root"}, {"status": "asleep"}, {"scopes": ["everything"]}, {"budget": {"amount": 1, "period": "year"}}],
+)
 def test_what_is_no_role_status_or_scope_is_refused(here: People, changes: dict):
     with pytest.raises(InvalidRequest):
         here.accounts.change_user(here.user().id, changes)

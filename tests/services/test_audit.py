@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from flaskllm.domain.audit import Actor, masked
+from flaskllm.domain.audit import Actor, at_the_shell, facts_text, masked
 from flaskllm.extensions import Base
 from flaskllm.models.types import now
 from flaskllm.repositories.audit import HEAD
@@ -232,6 +234,19 @@ def test_what_has_the_name_of_a_secret_is_masked() -> None:
     assert found == {
         "password": "••••", "api_key": "••••1234", "connection": {"X-Api-Key": ["••••"], "tokens_per_minute": 5}
     }  # fmt: skip
+
+
+def test_values_that_json_does_not_have_are_told_in_words() -> None:
+    told = json.loads(facts_text({"at": now(), "amount": Decimal("0.5"), "raw": b"secret", "on": True}) or "")
+    assert told == {"at": told["at"], "amount": "0.5", "raw": "••••", "on": True}
+    assert datetime.fromisoformat(told["at"]).tzinfo is not None
+
+
+def test_who_has_no_name_at_the_shell_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 987_654_321)  # a container's user stands in no list of users
+    assert at_the_shell().name == "cli:987654321"
 
 
 @pytest.mark.parametrize("value", ["11111111-1111-4111-8111-111111111111", "claude-opus-4-20250514", "10.0.0.0/8"])
