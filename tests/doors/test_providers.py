@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from flask import Flask
 from sqlalchemy import text
@@ -16,6 +17,8 @@ from werkzeug.test import TestResponse
 from flaskllm.app import create_app
 from flaskllm.config import Settings
 from flaskllm.extensions import db
+from flaskllm.services.price_book import TOKEN_FIELDS
+from flaskllm.wire import providers as wire
 from tests.actors import Caller, access_token
 from tests.conftest import MakeApp, plain_environment, provider_environment
 from tests.upstream import Upstream, faults
@@ -567,6 +570,42 @@ def test_the_last_key_is_tried_all_the_same(app: Flask, admin: Caller, upstream:
     upstream.accept_key("openai", KEY)
     caller.chat(model="gpt-4")  # it works again, so it is no longer aside
     assert [key["status"] for key in admin.get("/providers/openai/keys").json] == ["active"]
+
+
+@pytest.mark.parametrize(
+    "fault, status",
+    [
+        (faults.status(401), "aside"),
+        (faults.status(402), "aside"),
+        (faults.status(403), "aside"),
+        (faults.insufficient_quota(), "aside"),
+        (faults.status(404), "active"),
+        (faults.status(429), "active"),
+        (faults.status(500), "active"),
+        (faults.status(400), "active"),
+    ],
+)
+def test_a_key_is_put_aside_for_its_own_faults_alone(
+    app: Flask, admin: Caller, upstream: Upstream, fault: faults.Behaviour, status: str
+) -> None:
+    send(admin, "POST", "/providers", own(upstream, api_key={"key_value": KEY}), status=201)
+    upstream.script(fault)
+    asked = {"model": "meta-llama/Llama-3", "messages": [{"role": "user", "content": "hi"}]}
+    app.test_client().post("/v1/chat/completions", json=asked, headers=Caller.on(app).headers)
+    assert [key["status"] for key in admin.get("/providers/vllm/keys").json] == [status]
+
+
+def test_answers_have_the_form_that_the_document_tells(admin: Caller, upstream: Upstream) -> None:
+    made = send(admin, "POST", "/providers", own(upstream, api_key={"key_value": KEY}), status=201).json
+    for document in (made, *admin.get("/providers").json):
+        jsonschema.validate(document, wire.PROVIDER_SHOWN)
+    for path in ("/providers/vllm/test", "/providers/grok/test"):
+        jsonschema.validate(send(admin, "POST", path).json, wire.CHECK_SHOWN)
+
+
+def test_every_price_that_the_ledger_knows_can_be_written() -> None:
+    known = {field.data_key for field in wire.TokenPriceSchema().fields.values()}
+    assert known == set(TOKEN_FIELDS)
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------

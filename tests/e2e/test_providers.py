@@ -121,7 +121,7 @@ def traffic(gateway: Gateway, token: str) -> Iterator[Counter[int]]:
         while not over.is_set():
             found[gateway.post("/v1/chat/completions", ASK, token)[0]] += 1
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
     yield found
