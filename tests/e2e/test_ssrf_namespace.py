@@ -379,6 +379,26 @@ def test_a_body_is_not_taken_to_another_host(world: WalledWorld) -> None:
     assert [request["ip"] for request in world.received()] == [PUBLIC]
 
 
+def printed_by_seed_1() -> list[Any]:
+    seed = json.loads((ROOT / "tests" / "seeds" / "s1.json").read_text(encoding="utf-8"))
+    return [pytest.param(step, id=step["title"]) for step in seed["steps"] if "arrives" in step]
+
+
+@pytest.mark.parametrize("step", printed_by_seed_1())
+def test_the_seeds_examples_go_out_unchanged(world: WalledWorld, step: dict[str, Any]) -> None:
+    """To the very address that the seed prints, over TLS."""
+    world.script()
+    asked = step["request"]
+    status, answer, _ = world.gateway.post(asked["path"], asked["body"], world.people["user_a"].access)
+    world.report = world.control("report")
+    assert (status, answer["status"], answer["data"]["status_code"]) == (200, "success", 200)
+    (request,) = world.received()
+    head, _, body = request["raw"].partition("\r\n\r\n")
+    assert (request["ip"], request["port"]) == (PUBLIC, 443)
+    assert {step["arrives"]["line"], "Host: external-api.com", *step["arrives"]["headers"]} <= set(head.split("\r\n"))
+    assert body == step["arrives"]["body"]
+
+
 def refused(world: WalledWorld, status: int, url: str, *, method: str = "get", **more: Any) -> None:
     who = world.people["user_a"].access
     found, answer, _ = world.gateway.post(f"/api/external/{method}", {"url": url, **more}, who)

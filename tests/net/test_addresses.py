@@ -194,6 +194,20 @@ def test_a_name_without_an_address_is_an_error(resolve: addresses.Resolver) -> N
         look_up(resolve, "a.test", 80, 1)
 
 
+def test_where_no_thread_runs_the_look_up_is_done_on_the_spot() -> None:
+    on_the_spot: list[int] = []
+
+    def resolve(*_: object) -> list[str]:
+        on_the_spot.append(threading.get_ident())
+        return ["1.1.1.1", "1.1.1.1"]
+
+    assert look_up(resolve, "a.test", 80, 1, threads=False) == [ip_address("1.1.1.1")]
+    assert on_the_spot == [threading.get_ident()]
+    for failing in (_fails, lambda *_: [], lambda *_: ["nonsense"]):
+        with pytest.raises(OSError, match=r"cannot be resolved|unknown"):
+            look_up(failing, "a.test", 80, 1, threads=False)
+
+
 def test_a_late_name_server_is_left_behind() -> None:
     gate = threading.Event()
     began = time.monotonic()

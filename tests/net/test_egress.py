@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flaskllm.errors import ExternalError, ForbiddenTarget, InvalidRequest
+from flaskllm.errors import ExternalError, ExternalTimeout, ForbiddenTarget, InvalidRequest
 from flaskllm.net import egress
 from flaskllm.net.egress import Fetched, PublicSession, dial
 from tests.certificates import Authority
@@ -174,6 +174,30 @@ def test_a_slow_name_server_is_held_to_the_deadline() -> None:
         PublicSession(resolve=lambda *_: [str(gate.wait(5))]).request("GET", "http://slow.test/", timeout_s=0.2)
     gate.set()
     assert time.monotonic() - began < 1
+
+
+def test_a_look_up_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "RESOLVE_SECONDS", 0.2)
+    gate = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(ExternalTimeout):
+        PublicSession(resolve=lambda *_: [str(gate.wait(5))]).request("GET", "http://slow.test/", timeout_s=30)
+    gate.set()
+    assert time.monotonic() - began < 2
+
+
+def test_only_what_an_operator_named_may_be_completed_by_a_search_domain() -> None:
+    asked: list[str] = []
+
+    def resolve(host: str, _: int) -> list[str]:
+        asked.append(host)
+        return ["10.0.0.7"] if host == "ollama" else [PUBLIC_IP]
+
+    ours = PublicSession((), ("ollama",), resolve, connect=Counted())
+    for url in ("http://ollama/", "http://public.test/"):
+        with pytest.raises(ExternalError):
+            ours.request("GET", url)
+    assert asked == ["ollama", "public.test."]
 
 
 def test_an_allow_list_narrows() -> None:

@@ -14,6 +14,7 @@ NAMES: dict[str, list[str]] = {
     "public.test": [PUBLIC],
     "v6.test": [PUBLIC_V6],
     "other.test": [OTHER],
+    "external-api.com": [PUBLIC],
     "xn--bcher-kva.test": [PUBLIC],
     "private.test": ["10.0.0.5"],
     "hosted.test": ["10.0.0.5"],

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -165,6 +166,7 @@ class Outside:
         ours, foreign = Authority(_made(folder / "ours")), Authority(_made(folder / "foreign"))
         self.ca_file = ours.file
         self._good = ours.context("public.test")
+        self._good.sni_callback = _by_name({"external-api.com": ours.context("external-api.com")})
         self._bad = {
             "TLS: self-signed": foreign.context("public.test"),
             "TLS: expired": ours.context("public.test", days=-1),
@@ -233,6 +235,15 @@ class Outside:
                 "behind": body[size:].decode("latin-1"),
             })  # fmt: skip
         return head.split(b" ", 2)[1].decode("latin-1")
+
+
+def _by_name(others: dict[str, ssl.SSLContext]) -> Callable[[ssl.SSLObject, str, ssl.SSLContext], None]:
+    """For names that have a certificate of their own."""
+
+    def choose(line: ssl.SSLObject, name: str, usual: ssl.SSLContext) -> None:
+        line.context = others.get(name, usual)
+
+    return choose
 
 
 def _plain(ip: str) -> str:
