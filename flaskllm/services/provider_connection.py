@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
@@ -88,6 +87,8 @@ class ConnectionRule:
             raise invalid(where, f"is unknown; a provider of type {self._kind} takes {known}")
         if value is None:
             return None
+        if field.secret:
+            raise invalid(where, "is a secret: parameters are kept as they are, only api_key is encrypted")
         if name == "api_base":
             return self._addresses.checked(value, where) if value != "" else None
         if name == "timeout_s":
@@ -113,7 +114,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _number(value: Any, where: str, *, most: float = 2**53) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 < value <= most:
+    if type(value) not in (int, float) or not 0 < value <= most:  # NaN is in no range
         raise invalid(where, f"must be a number above 0, at most {most}")
     return float(value)
 
