@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import getpass
 import http.client
 import json
@@ -17,11 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from tests.certificates import Authority
 from tests.e2e.servers import ROOT, free_port, lacking, wait_for_port
 
 SHIPPED = ROOT / "deploy" / "nginx.conf"
@@ -44,7 +39,7 @@ class Proxy:
 
     def connect(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
         """A connection over TLS, from this address of the machine."""
-        context = ssl.create_default_context(cafile=self.folder / "fullchain.pem")
+        context = ssl.create_default_context(cafile=self.folder / "ca.pem")
         sock = socket.create_connection(("127.0.0.1", self.port), 30, (source, 0))
         return context.wrap_socket(sock, server_hostname=HOST)
 
@@ -83,7 +78,7 @@ def binary() -> str:
 def nginx(folder: Path, gateway_port: int) -> Iterator[Proxy]:
     """The shipped nginx before the gateway on this port."""
     proxy = Proxy(free_port(), free_port(), folder)
-    _certify(folder)
+    Authority(folder).context(HOST)
     (folder / "nginx.conf").write_text(_placed(proxy, gateway_port))
     with (folder / "start.log").open("wb") as output:
         process = subprocess.Popen(
@@ -107,7 +102,8 @@ def _placed(proxy: Proxy, gateway_port: int) -> str:
         ("pid /run/nginx.pid;", f"pid {folder}/nginx.pid;"),
         ("http {\n", f"http {{\n{temporary}"),
         ("/var/log/nginx/", f"{folder}/"),
-        ("/etc/letsencrypt/live/gateway.example.org/", f"{folder}/"),
+        (f"/etc/letsencrypt/live/{HOST}/fullchain.pem", f"{folder}/{HOST}.pem"),
+        (f"/etc/letsencrypt/live/{HOST}/privkey.pem", f"{folder}/{HOST}.pem"),
         ("listen 80;", f"listen 127.0.0.1:{proxy.plain_port};"),
         ("listen 443 ssl;", f"listen 127.0.0.1:{proxy.port} ssl;"),
         ("server 127.0.0.1:5000;", f"server 127.0.0.1:{gateway_port};"),
@@ -115,20 +111,3 @@ def _placed(proxy: Proxy, gateway_port: int) -> str:
         assert shipped in text, f"{SHIPPED.name} says no longer: {shipped}"
         text = text.replace(shipped, here)
     return text
-
-
-def _certify(folder: Path) -> None:
-    """A certificate that signs itself, for the name in the shipped file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "privkey.pem").write_bytes(key.private_bytes(*plain))
