@@ -15,6 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from flaskllm.blueprints import DOORS
 from flaskllm.blueprints._errors import dialect
+from flaskllm.blueprints._examples import BODIES
 from flaskllm.blueprints._guard import open_to_all
 from flaskllm.blueprints.docs import CARRIERS, routes
 from flaskllm.wire import fields
@@ -152,6 +153,19 @@ def test_every_reference_leads_somewhere_and_every_component_is_used(document: d
     look(document)
     kinds = ("schemas", "responses", "headers")
     assert found == {f"#/components/{kind}/{name}" for kind in kinds for name in document["components"][kind]}
+
+
+def test_every_example_is_one_of_its_form(app: Flask, document: dict[str, Any]) -> None:
+    shown = [
+        (path, held)
+        for path, _, operation in operations(document)
+        for held in operation.get("requestBody", {}).get("content", {}).values()
+        if "example" in held
+    ]
+    assert len(shown) == len(BODIES)
+    for path, held in shown:
+        form = {**held["schema"], "components": document["components"]}
+        assert list(jsonschema.Draft202012Validator(form).iter_errors(held["example"])) == [], path
 
 
 def test_it_is_sent_once(client: FlaskClient) -> None:

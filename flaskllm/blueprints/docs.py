@@ -17,6 +17,7 @@ from werkzeug.routing import Rule
 
 from flaskllm.blueprints._doc import Doc, documented
 from flaskllm.blueprints._errors import dialect
+from flaskllm.blueprints._examples import BODIES
 from flaskllm.blueprints._guard import Policy, admin_only, metrics_reader, open_to_all
 from flaskllm.version import VERSION
 from flaskllm.wire.shapes import STRING
@@ -211,12 +212,13 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
         name=name,
         summary=told.summary,
         description=told.description,
-        family=next(iter(told.tags), None) or FAMILY_OF[blueprint],
+        family=next(iter(told.tags), None) or FAMILY_OF.get(blueprint, "Operations"),
         dialect=dialect(rule.rule),
         security=_security(app, rule, policy) if told.security is None else told.security,
         parameters=(*_path_parameters(rule), *told.query, *told.headers),
         body=told.body,
         body_media=told.body_media,
+        example=BODIES.get(rule.endpoint),
         body_required=told.body_required,
         answers=_answers(told),
         errors=_errors(rule, told, policy, calls_a_model=calls_a_model),

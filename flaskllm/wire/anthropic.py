@@ -687,13 +687,16 @@ TOOL: shapes.Shape = {
     "title": "MessageTool",
     "type": "object",
     "description": "Tools of other types go on to Anthropic; for other providers they are refused by name.",
-    "properties": {
-        "type": shapes.one_of("custom", None),
-        "name": shapes.STRING,
-        "description": {"type": ["string", "null"]},
-        "input_schema": shapes.ANY_OBJECT,
+    "properties": {"type": {"type": ["string", "null"]}},
+    "if": {"properties": {"type": shapes.one_of("custom", None)}},
+    "then": {
+        "properties": {
+            "name": shapes.STRING,
+            "description": {"type": ["string", "null"]},
+            "input_schema": shapes.ANY_OBJECT,
+        },
+        "required": ["name", "input_schema"],
     },
-    "required": ["name", "input_schema"],
 }
 
 

@@ -282,15 +282,14 @@ TOOL: shapes.Shape = {
     "title": "Tool",
     "type": "object",
     "properties": {
-        "type": shapes.STRING,
-        "function": {
-            "type": "object",
-            "properties": {"name": shapes.STRING, "parameters": shapes.ANY_OBJECT},
-            "required": ["name"],
-        },
+        "type": {"default": "function"},
+        "function": {"if": {"type": "object"}, "then": {"properties": {"parameters": shapes.ANY_OBJECT}}},
     },
     "if": {"properties": {"type": {"const": "function"}}},
-    "then": {"required": ["function"]},
+    "then": {
+        "properties": {"function": {"type": "object", "properties": {"name": shapes.STRING}, "required": ["name"]}},
+        "required": ["function"],
+    },
 }
 CHAT: shapes.Shape = {
     "title": "ChatCompletionRequest",

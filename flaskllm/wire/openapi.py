@@ -43,6 +43,7 @@ class Operation:
     body: Body | None = None
     body_media: Sequence[str] = ("application/json",)
     body_required: bool = True
+    example: Mapping[str, Any] | None = None
     answers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     errors: Sequence[int] = ()
     model_call: bool = False
@@ -109,7 +110,8 @@ class _Writer:
             written["responses"]["414"] = self._too_long()
         if told.body is not None:
             form = self._form(told.body)
-            content = {media: {"schema": form} for media in told.body_media}
+            shown = {} if told.example is None else {"example": told.example}
+            content = {media: {"schema": form, **shown} for media in told.body_media}
             written["requestBody"] = {"required": told.body_required, "content": content}
         return written
 

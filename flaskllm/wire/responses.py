@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flaskllm.domain.chat import ChatRequest
-from flaskllm.domain.response import Asked, Item, signature_in, thoughts_in
+from flaskllm.domain.response import Asked, Item, unseal
 from flaskllm.errors import Detail, InvalidRequest, invalid
 from flaskllm.wire import shapes
 from flaskllm.wire.fields import MOST_TOLD
@@ -77,6 +77,10 @@ def includes(value: Any) -> str | None:
         return "must be a list of at most 32"
     fits = all(isinstance(one, str) and one in INCLUDES for one in value)
     return None if fits else f"must hold only {', '.join(INCLUDES)}"
+
+
+def opaque(value: Any) -> str | None:
+    return None if unseal(value) is not None else "was not given out by this gateway"
 
 
 LONG = text(MOST_TEXT)
@@ -393,6 +397,7 @@ def _message_faults(item: Mapping[str, Any], where: str) -> Iterator[Detail]:
         yield from _told(f"{where}.role", f"must be one of {', '.join(ROLE_PARTS)}")
         return
     yield from _content_faults(item.get("content"), f"{where}.content", ROLE_PARTS[role])
+    yield from _field(item, "encrypted_content", where, opaque, required=False)
 
 
 def _content_faults(content: Any, where: str, kinds: tuple[str, ...], *, least: int = 1) -> Iterator[Detail]:
@@ -441,8 +446,7 @@ def _call_faults(item: Mapping[str, Any], where: str) -> Iterator[Detail]:
     yield from _field(item, "call_id", where, ID)
     yield from _field(item, "name", where, NAME)
     yield from _field(item, "arguments", where, LONG)
-    if item.get("encrypted_content") is not None and signature_in(item["encrypted_content"]) is None:
-        yield from _told(f"{where}.encrypted_content", "was not given out by this gateway")
+    yield from _field(item, "encrypted_content", where, opaque, required=False)
 
 
 def _output_faults(item: Mapping[str, Any], where: str) -> Iterator[Detail]:
@@ -458,8 +462,7 @@ def _reasoning_faults(item: Mapping[str, Any], where: str) -> Iterator[Detail]:
         else:
             for place, part in enumerate(parts or ()):
                 yield from _part_faults(part, f"{where}.{name}[{place}]", (kind,))
-    if item.get("encrypted_content") is not None and thoughts_in(item["encrypted_content"]) is None:
-        yield from _told(f"{where}.encrypted_content", "was not given out by this gateway")
+    yield from _field(item, "encrypted_content", where, opaque, required=False)
 
 
 def _reference_faults(item: Mapping[str, Any], where: str) -> Iterator[Detail]:
@@ -524,6 +527,8 @@ def read_items_page(query: Mapping[str, str]) -> dict[str, Any]:
         raise invalid("limit", f"must be a whole number from 1 to {MOST_LISTED}")
     if order not in ("asc", "desc"):
         raise invalid("order", "must be asc or desc")
+    if len(query.get("after", "")) > LONGEST_ID:
+        raise invalid("after", f"must have at most {LONGEST_ID} characters")
     return {"limit": int(limit), "after": query.get("after"), "newest_first": order == "desc"}
 
 
@@ -564,14 +569,16 @@ _SAID_PART: shapes.Shape = {
 }
 
 
+_OPAQUE = {"type": "null", "description": "Or as an answer of this gateway had it"}
+
+
 def _message_form(roles: shapes.Shape, part: shapes.Shape) -> shapes.Shape:
     content = {"anyOf": [_LONG, shapes.several(part, minItems=1)]}
     kind = {"enum": ["message", None]}
-    fields = {"type": kind, "role": roles, "content": content, "id": shapes.maybe(_ID)}
+    fields = {"type": kind, "role": roles, "content": content, "id": shapes.maybe(_ID), "encrypted_content": _OPAQUE}
     return {"type": "object", "properties": fields, "required": ["role", "content"]}
 
 
-_OPAQUE = {"type": "null", "description": "Or as an answer of this gateway had it"}
 INPUT_ITEM: shapes.Shape = {
     "title": "ResponseInputItem",
     "anyOf": [

@@ -58,6 +58,8 @@ def maybe(shape: Shape) -> Shape:
     {'type': ['string', 'null']}
     """
     kind = shape.get("type")
+    if kind == "null":
+        return shape
     if isinstance(kind, str) and "enum" not in shape and "title" not in shape:
         return {**shape, "type": [kind, "null"]}
     return {"anyOf": [shape, NULL]}

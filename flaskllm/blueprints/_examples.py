@@ -1,0 +1,45 @@
+"""A body for each door, as the document shows it: what a newcomer may send as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_HELLO = [{"role": "user", "content": "Say hello."}]
+_OUTSIDE = {"url": "https://api.example.com/things", "params": {"page": "1"}}
+
+BODIES: Mapping[str, Mapping[str, Any]] = {
+    "auth.register": {"username": "ada.lovelace", "email": "ada@example.com", "password": "Password123"},
+    "auth.login": {"username": "ada.lovelace", "password": "Password123"},
+    "auth.change_profile": {"username": "ada"},
+    "tokens.create_token": {"name": "spreadsheet", "scopes": ["webhook"], "budget": {"amount": 5, "period": "month"}},
+    "tokens.change_token": {"requests_per_minute": 30},
+    "tokens.rotate_token": {"grace_s": 3600},
+    "conversations.chat": {"message": "Say hello.", "conversation_id": "greetings"},
+    "conversations.rename_conversation": {"title": "Greetings"},
+    "webhook.process_prompt": {"prompt": "The meeting moved to Friday.", "type": "summary"},
+    "templates.create_template": {"name": "headline", "user_text": "A headline for: {{text}}", "type": "custom"},
+    "templates.change_template": {"description": "Short and plain"},
+    "openai.create_chat_completion": {"messages": _HELLO},
+    "messages.create_message": {"model": "demo", "max_tokens": 100, "messages": _HELLO},
+    "messages.count_tokens": {"model": "demo", "messages": _HELLO},
+    "responses.create_response": {"input": "Say hello."},
+    "gate.chat": {"prompt": {"messages": _HELLO}},
+    "providers.create_provider": {
+        "provider_id": "next_door",
+        "provider_type": "openai_compatible",
+        "display_name": "The server next door",
+        "connection_params": {"base_url": "http://127.0.0.1:8080/v1"},
+        "enabled": False,
+    },
+    "providers.change_provider": {"description": "For tests"},
+    "providers.create_model": {"model_id": "small-one", "display_name": "Small one", "tier": "small"},
+    "providers.create_key": {"key_value": "sk-an-example-and-no-key"},
+    "administration.create_user": {"username": "grace", "email": "grace@example.com", "password": "Password123"},
+    "administration.change_user": {"role": "user"},
+    "external.external_get": _OUTSIDE,
+    "external.external_post": {**_OUTSIDE, "payload": {"name": "ada"}},
+    "external.external_put": {**_OUTSIDE, "payload": {"name": "ada"}},
+    "external.external_delete": _OUTSIDE,
+}
+"""By endpoint."""
