@@ -16,6 +16,8 @@ from marshmallow import Schema, ValidationError, fields
 from flaskllm.domain.answer import Answer
 from flaskllm.domain.catalogue import Model, Provider
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult
+from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import Detail, InvalidRequest
@@ -27,6 +29,7 @@ from flaskllm.wire.shapes import (
     COUNT,
     FLAG,
     NO_NUL,
+    NOT_BLANK,
     STRING,
     WHOLE,
     Shape,
@@ -39,6 +42,10 @@ from flaskllm.wire.shapes import (
 
 MOST_TEXT = 2**24
 """Characters; the body's own limit is the one that is met, this one only says so by name."""
+MOST_IMAGES, MOST_INPUTS, MOST_DIMENSIONS = 10, 2048, 65_536
+SIZE = "must be auto or a width and a height such as 1024x1024"
+IMAGE_KINDS = {"/9j/": "jpeg", "iVBORw0KGgo": "png", "UklGR": "webp", "R0lGOD": "gif"}
+"""How images begin, in base64."""
 _SNAKE = re.compile(r"_([a-z])")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -207,6 +214,86 @@ def _path(field: str) -> str:
     return "prompt." + field.replace(".tool_calls", ".toolCalls").replace(".tool_call_id", ".toolCallId")
 
 
+# -- images and embeddings ---------------------------------------------------------------------------------------------
+
+
+class ImageParameterSchema(CamelSchema):
+    """``prompt.parameter`` of an image; the quality as its provider's list of prices has it, in any case."""
+
+    n = Whole(allow_none=True, least=1, most=MOST_IMAGES)
+    size = Text(allow_none=True, most=16, pattern=r"auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4}", form=SIZE)
+    quality = Text(allow_none=True, least=1, most=32)
+    style = Text(allow_none=True, least=1, most=32)
+    user = Text(allow_none=True, most=512)
+    drop_params = Flag(allow_none=True)
+
+
+class ImagePromptSchema(CamelSchema):
+    """``prompt`` of an image."""
+
+    message = Text(required=True, least=1, most=MOST_TEXT, pattern=NOT_BLANK, form="must not be empty")
+    parameter = fields.Nested(ImageParameterSchema, allow_none=True)
+
+
+class ImageSchema(CamelSchema):
+    """``POST …/images/generations``."""
+
+    provider = fields.Nested(ProviderChoiceSchema, allow_none=True)
+    prompt = fields.Nested(ImagePromptSchema, required=True)
+
+
+class Inputs(fields.Field[Any]):
+    """A text, or a list of texts; none of them empty, because no provider takes that."""
+
+    def __init__(self, **rest: Any) -> None:
+        one = {"type": "string", "minLength": 1, "pattern": NO_NUL}
+        super().__init__(metadata={"anyOf": [one, several(one, minItems=1, maxItems=MOST_INPUTS)]}, **rest)
+        self._one = Text(least=1, most=MOST_TEXT)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+        if isinstance(value, str):
+            return [str(self._one.deserialize(value))]
+        if not isinstance(value, list) or not 1 <= len(value) <= MOST_INPUTS:
+            raise ValidationError(f"must be a string or a list of 1 to {MOST_INPUTS} strings")
+        return list(fields.List(self._one).deserialize(value) or ())
+
+
+class EmbedParameterSchema(CamelSchema):
+    """``parameter`` of embeddings."""
+
+    dimensions = Whole(allow_none=True, least=1, most=MOST_DIMENSIONS)
+    user = Text(allow_none=True, most=512)
+    drop_params = Flag(allow_none=True)
+
+
+class EmbedSchema(CamelSchema):
+    """``POST …/embeddings``."""
+
+    provider = fields.Nested(ProviderChoiceSchema, allow_none=True)
+    input = Inputs(required=True)
+    parameter = fields.Nested(EmbedParameterSchema, allow_none=True)
+
+
+def read_images(body: dict[str, Any]) -> ImageRequest:
+    """S2's image. Raises `InvalidRequest` naming each field at fault by its path."""
+    given = load(ImageSchema(), body)
+    provider, model = _choice(given.get("provider"))
+    params = _without_nulls(given["prompt"].get("parameter") or {})
+    params |= {name: params[name].lower() for name in ("quality", "style") if name in params}
+    drop = params.pop("drop_params", False)
+    prompt = given["prompt"]["message"]
+    return ImageRequest(prompt=prompt, model=model, provider=provider, params=params, drop_params=drop)
+
+
+def read_embeddings(body: dict[str, Any]) -> EmbedRequest:
+    """Texts to embed. Raises `InvalidRequest` naming each field at fault by its path."""
+    given = load(EmbedSchema(), body)
+    provider, model = _choice(given.get("provider"))
+    params = _without_nulls(given.get("parameter") or {})
+    drop = params.pop("drop_params", False)
+    return EmbedRequest(inputs=given["input"], model=model, provider=provider, params=params, drop_params=drop)
+
+
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +305,10 @@ CHAT = record(
         record(role={"const": "assistant"}, content=maybe(STRING), optional={"toolCalls": several(ANY_OBJECT)})
     ),
     cost=COST,
+)
+IMAGES = record("GateImages", data=several(record(url=STRING)))
+EMBEDDINGS = record(
+    "GateEmbeddings", data=several(record(index=COUNT, embedding=several({"type": "number"}))), usage=USAGE
 )
 PRICE: Shape = {
     "type": "object",
@@ -261,6 +352,23 @@ def _write_message(message: Mapping[str, Any]) -> dict[str, Any]:
     content, calls = message.get("content"), message.get("tool_calls")
     said = {"role": "assistant", "content": message.get("refusal") if content is None else content}
     return {**said, "toolCalls": calls} if calls else said
+
+
+def write_images(result: ImageResult) -> dict[str, Any]:
+    """S2's images; one that came as data and not by an address is a data URL."""
+    return {"data": [{"url": image.get("url") or _data_url(image["b64_json"])} for image in result.images]}
+
+
+def _data_url(encoded: str) -> str:
+    """Of the kind that its first bytes say, which every provider sends unmarked."""
+    kind = next((kind for start, kind in IMAGE_KINDS.items() if encoded.startswith(start)), "png")
+    return f"data:image/{kind};base64,{encoded}"
+
+
+def write_embeddings(result: EmbedResult, usage: Usage) -> dict[str, Any]:
+    """A vector for each input, in its order."""
+    rows = [{"index": place, "embedding": vector} for place, vector in enumerate(result.vectors)]
+    return {"data": rows, "usage": write_usage(usage)}
 
 
 def write_usage(usage: Usage) -> dict[str, int]:

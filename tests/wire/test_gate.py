@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from flaskllm.domain.embedding import EmbedResult
+from flaskllm.domain.image import ImageResult
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import InvalidRequest
 from flaskllm.wire import gate
 
@@ -103,6 +106,98 @@ def test_a_bad_field_of_a_chat_is_named(body: Any, field: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         gate.read_chat(body)
     assert field in [detail["field"] for detail in refusal.value.details]
+
+
+IMAGE = {"prompt": {"message": "A cat wearing a hat"}}
+
+
+def image(name: str, value: Any) -> dict[str, Any]:
+    return {"prompt": {"message": "A cat", "parameter": {name: value}}}
+
+
+BAD_IMAGES: list[tuple[Any, str]] = [
+    ({}, "prompt"),
+    *(({"prompt": value}, "prompt") for value in but({}, {"a": 1})),
+    ({"prompt": {}}, "prompt.message"),
+    *(({"prompt": {"message": value}}, "prompt.message") for value in but("x", "x" * 300)),
+    ({"prompt": {"message": "  "}}, "prompt.message"),
+    ({"prompt": {"message": "x", "messages": []}}, "prompt.messages"),
+    *(({**IMAGE, "provider": value}, "provider") for value in but(None, {}, {"a": 1})),
+    *(({"prompt": {"message": "x", "parameter": value}}, P) for value in but(None, {}, {"a": 1})),
+    (image("response_format", "url"), f"{P}.response_format"),
+    *((image("n", value), f"{P}.n") for value in but(None, 1)),
+    (image("n", 0), f"{P}.n"),
+    (image("n", 11), f"{P}.n"),
+    *((image("size", value), f"{P}.size") for value in but(None)),
+    *((image("size", value), f"{P}.size") for value in ("1024", "1024X1024", "0x0", "1024x1024x1", "9" * 9 + "x1")),
+    *((image("quality", value), f"{P}.quality") for value in but(None, "x")),
+    *((image("style", value), f"{P}.style") for value in but(None, "x")),
+    *((image("user", value), f"{P}.user") for value in but(None, "", "x", "x" * 300)),
+    *((image("dropParams", value), f"{P}.dropParams") for value in but(None, True)),
+]  # fmt: skip
+EMBED = {"input": "hello"}
+BAD_EMBEDDINGS: list[tuple[Any, str]] = [
+    ({}, "input"),
+    *(({"input": value}, "input") for value in but("x", "x" * 300, [1])),
+    *(({"input": ["x", value]}, "input[1]") for value in but("x", "x" * 300)),
+    ({"input": ["x"] * 2049}, "input"),
+    *(({**EMBED, "provider": value}, "provider") for value in but(None, {}, {"a": 1})),
+    *(({**EMBED, "parameter": value}, "parameter") for value in but(None, {}, {"a": 1})),
+    *(({**EMBED, "parameter": {"dimensions": value}}, "parameter.dimensions") for value in but(None, 1)),
+    ({**EMBED, "parameter": {"dimensions": 0}}, "parameter.dimensions"),
+    *(({**EMBED, "parameter": {"user": value}}, "parameter.user") for value in but(None, "", "x", "x" * 300)),
+    *(({**EMBED, "parameter": {"dropParams": value}}, "parameter.dropParams") for value in but(None, True)),
+    ({**EMBED, "prompt": {}}, "prompt"),
+    ({**EMBED, "encoding_format": "base64"}, "encoding_format"),
+]
+
+
+@pytest.mark.parametrize("body, field", BAD_IMAGES)
+def test_a_bad_field_of_an_image_is_named(body: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        gate.read_images(body)
+    assert field in [detail["field"] for detail in refusal.value.details]
+
+
+@pytest.mark.parametrize("body, field", BAD_EMBEDDINGS)
+def test_a_bad_field_of_embeddings_is_named(body: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        gate.read_embeddings(body)
+    assert field in [detail["field"] for detail in refusal.value.details]
+
+
+def test_an_image_is_read_as_the_seed_prints_it() -> None:
+    body = {
+        "provider": {"name": "azure_openai", "model": {"name": "dall-e-3"}},
+        "prompt": {"message": "A cat", "parameter": {"n": 1, "size": "1024x1024", "quality": "HD", "style": None}},
+    }
+    read = gate.read_images(body)
+    assert (read.provider, read.model, read.prompt) == ("azure_openai", "dall-e-3", "A cat")
+    assert read.params == {"n": 1, "size": "1024x1024", "quality": "hd"}
+
+
+@pytest.mark.parametrize(
+    "encoded, url",
+    [
+        ("iVBORw0KGgoAAA", "data:image/png;base64,iVBORw0KGgoAAA"),
+        ("/9j/4AAQ", "data:image/jpeg;base64,/9j/4AAQ"),
+        ("UklGRiQA", "data:image/webp;base64,UklGRiQA"),
+    ],
+)
+def test_an_image_that_came_as_data_is_a_data_url(encoded: str, url: str) -> None:
+    drawn = ImageResult(images=[{"url": "https://x/y.png", "revised_prompt": "z"}, {"b64_json": encoded}], usage=None)
+    assert gate.write_images(drawn) == {"data": [{"url": "https://x/y.png"}, {"url": url}]}
+
+
+def test_texts_to_embed_are_a_list_and_vectors_come_in_their_order() -> None:
+    one = gate.read_embeddings({"input": "a", "parameter": {"dimensions": 3, "dropParams": True}})
+    assert (one.inputs, one.params, one.drop_params) == (["a"], {"dimensions": 3}, True)
+    assert gate.read_embeddings({"input": ["a", "a"]}).inputs == ["a", "a"]
+    written = gate.write_embeddings(EmbedResult(vectors=[[0.5], [1.0]], usage=None), Usage(input=2))
+    assert written == {
+        "data": [{"index": 0, "embedding": [0.5]}, {"index": 1, "embedding": [1.0]}],
+        "usage": {"completionTokens": 0, "promptTokens": 2, "totalTokens": 2},
+    }
 
 
 def test_every_fault_is_told_at_once() -> None:
