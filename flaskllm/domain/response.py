@@ -1,7 +1,8 @@
 """OpenAI's Responses: items where a chat has messages. Pure: items into messages, an answer's frames into items.
 
-An item's ``encrypted_content`` is the vendor's opaque word on it: Anthropic's signed thoughts on a ``reasoning`` item,
-Gemini's signature on a ``function_call``. It is kept with stored items and told to callers who ask for it.
+An item's ``encrypted_content`` is what its provider wants to see again with it (`Opaque`): Anthropic's signed thoughts
+with a ``reasoning`` item, Gemini's signature with a ``function_call`` or a ``message``. It is kept with stored items,
+and told to callers who ask for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-from flaskllm.domain.chat import ChatRequest, content_text
+from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.estimate import message_estimate
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.text import holdable
@@ -139,32 +140,33 @@ def named_input(items: Iterable[Item], response_id: str) -> list[Item]:
 # -- what is opaque ----------------------------------------------------------------------------------------------------
 
 
-def seal(held: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(held, separators=(",", ":")).encode()).decode()
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """What a provider wants to see again with an item, and nobody else: signed thoughts, or a signature."""
+
+    provider: str
+    thoughts: tuple[Mapping[str, str], ...] = ()
+    signature: str = ""
 
 
-def unseal(text: Any) -> Any:
+def seal(opaque: Opaque) -> str:
+    """As text that clients keep and do not read."""
+    return base64.urlsafe_b64encode(json.dumps(asdict(opaque), separators=(",", ":")).encode()).decode()
+
+
+def unseal(text: Any) -> Opaque | None:
     """What `seal` took; None for anything else."""
     if not isinstance(text, str) or len(text) > MOST_OPAQUE or not text.isascii():
         return None
     try:
-        return json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
+        found = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+        provider, thoughts, signature = found["provider"], found["thoughts"], found["signature"]
+    except (binascii.Error, ValueError, RecursionError, KeyError, TypeError):
         return None
-
-
-def thoughts_in(text: Any) -> list[dict[str, str]] | None:
-    """The signed thoughts of a ``reasoning`` item's opaque field; None where it is none of ours."""
-    found = unseal(text)
-    if not isinstance(found, list) or not found or not all(map(_is_thought, found)):
+    are_texts = isinstance(provider, str) and isinstance(signature, str)
+    if not are_texts or not isinstance(thoughts, list) or not all(map(_is_thought, thoughts)):
         return None
-    return found
-
-
-def signature_in(text: Any) -> str | None:
-    """The signature of a ``function_call`` item's opaque field; None where it is none of ours."""
-    found = unseal(text)
-    return found if isinstance(found, str) and found else None
+    return Opaque(provider, tuple(thoughts), signature)
 
 
 def _is_thought(block: Any) -> bool:
@@ -192,12 +194,13 @@ class Line:
     place: str
 
 
-def lines_of(items: Iterable[tuple[str, Item]]) -> list[Line]:
+def lines_of(items: Iterable[tuple[str, Item]], *, provider: str | None = None) -> list[Line]:
     """Items, each with its place, as messages: what a model said and called in one breath is one message.
 
-    Raises `InvalidRequest` for an output without its call, and for a call without its output, which no vendor takes.
+    ``provider``: who will be asked; what is opaque goes to nobody but who made it. Raises `InvalidRequest` for an
+    output without its call, and for a call without its output, which no vendor takes.
     """
-    made = _Dialogue()
+    made = _Dialogue(provider)
     for place, item in items:
         made.take(place, item)
     if made.open_calls:
@@ -211,7 +214,8 @@ def _is_thought_alone(message: Mapping[str, Any]) -> bool:
 
 
 class _Dialogue:
-    def __init__(self) -> None:
+    def __init__(self, provider: str | None) -> None:
+        self._provider = provider
         self.lines: list[Line] = []
         self.open_calls: dict[str, None] = {}
         self._known: set[str] = set()
@@ -224,7 +228,7 @@ class _Dialogue:
         elif kind == "function_call":
             self._call(self._assistant(place), item)
         elif kind == "reasoning":
-            _think(self._assistant(place), item)
+            self._think(self._assistant(place), item)
         elif item["role"] == "assistant":
             self._say(place, item)
         else:
@@ -248,13 +252,13 @@ class _Dialogue:
             speech = self._assistant(place)
         said = _content(item["content"])
         speech["content"] = said if speech["content"] is None else [*_parts(speech["content"]), *_parts(said)]
+        speech |= self._signed(item)
 
     def _call(self, speech: dict[str, Any], item: Item) -> None:
         call_id = item["call_id"]
         function = {"name": item["name"], "arguments": item["arguments"]}
         call: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
-        if signature := signature_in(item.get("encrypted_content")):
-            call["extra_content"] = {"google": {"thought_signature": signature}}
+        call |= self._signed(item)
         speech.setdefault("tool_calls", []).append(call)
         self.open_calls[call_id] = None
         self._known.add(call_id)
@@ -266,13 +270,22 @@ class _Dialogue:
         self.open_calls.pop(call_id, None)
         self._add(place, {"role": "tool", "tool_call_id": call_id, "content": _content(item["output"]) or ""})
 
+    def _think(self, speech: dict[str, Any], item: Item) -> None:
+        if (opaque := self._opaque(item)) is None:
+            return
+        texts = [part["text"] for part in (*(item.get("content") or ()), *(item.get("summary") or ()))]
+        if texts:
+            speech["reasoning_content"] = speech.get("reasoning_content", "") + "\n".join(texts)
+        if opaque.thoughts:
+            speech["thinking_blocks"] = [*speech.get("thinking_blocks", ()), *opaque.thoughts]
 
-def _think(speech: dict[str, Any], item: Item) -> None:
-    texts = [part["text"] for part in (*(item.get("content") or ()), *(item.get("summary") or ()))]
-    if texts:
-        speech["reasoning_content"] = speech.get("reasoning_content", "") + "\n".join(texts)
-    if blocks := thoughts_in(item.get("encrypted_content")):
-        speech["thinking_blocks"] = [*speech.get("thinking_blocks", ()), *blocks]
+    def _signed(self, item: Item) -> dict[str, Any]:
+        opaque = self._opaque(item)
+        return {"extra_content": {"google": {"thought_signature": opaque.signature}}} if opaque else {}
+
+    def _opaque(self, item: Item) -> Opaque | None:
+        found = unseal(item.get("encrypted_content"))
+        return found if found is not None and found.provider == self._provider else None
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
@@ -320,31 +333,38 @@ def newest(lines: Sequence[Line], room: int) -> list[Line]:
 
 
 class Output:
-    """The items of one answer, as they come: `take` each delta (a whole message is one, too), then `end`."""
+    """The items of one answer, as they come: `take` each delta (a whole message is one, too), then `end`.
+
+    ``provider``: whose answer it is; to be set before the first delta.
+    """
 
     def __init__(self, response_id: str, *, summarised: bool = False) -> None:
         self.items: list[Item] = []
         self.status = "in_progress"
         self.reason: str | None = None
+        self.provider = ""
         self._response_id = response_id
         self._thought = ("summary", "summary_text") if summarised else ("content", "reasoning_text")
         self._open: Item | None = None
-        self._calls: dict[Any, Item] = {}
+        self._calls: dict[int, Item] = {}
 
     def take(self, delta: Mapping[str, Any], logprobs: Any = None) -> Iterator[Step]:
         """What a delta of OpenAI's chat adds; ``logprobs``: those of its choice."""
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thought, str):
             yield from self._say("reasoning", self._thought[1], thought)
-        if blocks := delta.get("thinking_blocks"):
+        if blocks := _objects(delta.get("thinking_blocks")):
             yield from self._carry(blocks)
-        if text := content_text(delta.get("content")):
-            told = logprobs.get("content") if isinstance(logprobs, dict) else None
-            yield from self._say("message", "output_text", text, told or ())
+        if text := _text(delta.get("content")):
+            told = _objects(logprobs.get("content")) if isinstance(logprobs, dict) else ()
+            yield from self._say("message", "output_text", text, told)
         if refusal := delta.get("refusal"):
             yield from self._say("message", "refusal", str(refusal))
-        for place, call in enumerate(delta.get("tool_calls") or ()):
-            yield from self._call(call.get("index", place), call)
+        if (signature := _signature(delta)) and (said := [item for item in self.items if item["type"] == "message"]):
+            said[-1]["encrypted_content"] = seal(Opaque(self.provider, signature=signature))
+        for place, call in enumerate(_objects(delta.get("tool_calls"))):
+            index = call.get("index")
+            yield from self._call(index if isinstance(index, int) else place, call)
 
     def end(self, finish_reason: str | None) -> Iterator[Step]:
         """Close what is open. An answer that is whole has a message or a call, if only an empty one."""
@@ -384,7 +404,8 @@ class Output:
                 place, self._open = self._begin(kind, role="assistant", content=[])
                 yield Step("opened", place, {**self._open, "content": []})
             else:
-                place, self._open = self._begin(kind, summary=[], content=[])
+                opaque = seal(Opaque(self.provider))
+                place, self._open = self._begin(kind, summary=[], content=[], encrypted_content=opaque)
                 yield Step("opened", place, {**self._open, "summary": [], "content": []})
         return self._place(self._open), self._open
 
@@ -416,16 +437,18 @@ class Output:
             part["logprobs"] += logprobs
         yield Step("delta", place, item, part={"type": part_kind}, at=len(parts) - 1, text=text, logprobs=logprobs)
 
-    def _carry(self, blocks: Any) -> Iterator[Step]:
+    def _carry(self, blocks: Iterable[Mapping[str, Any]]) -> Iterator[Step]:
         """Signed thoughts go with the reasoning that is open, or that opens for them."""
         kept = [found for block in blocks if (found := _thought(block))]
         if not kept:
             return
         _, item = yield from self._speaking("reasoning")
-        item["encrypted_content"] = seal([*(thoughts_in(item.get("encrypted_content")) or ()), *kept])
+        before = unseal(item["encrypted_content"])
+        thoughts = (*(before.thoughts if before else ()), *kept)
+        item["encrypted_content"] = seal(Opaque(self.provider, thoughts=thoughts))
 
-    def _call(self, index: Any, fragment: Mapping[str, Any]) -> Iterator[Step]:
-        function = fragment.get("function") or {}
+    def _call(self, index: int, fragment: Mapping[str, Any]) -> Iterator[Step]:
+        function = _object(fragment.get("function"))
         item = self._calls.get(index)
         if item is None:
             yield from self._close("completed")
@@ -436,9 +459,8 @@ class Output:
             yield Step("opened", place, dict(item))
         elif not item["name"]:
             item["name"] = holdable(str(function.get("name") or ""))
-        google = (fragment.get("extra_content") or {}).get("google") or {}
-        if signature := google.get("thought_signature"):
-            item["encrypted_content"] = seal(str(signature))
+        if signature := _signature(fragment):
+            item["encrypted_content"] = seal(Opaque(self.provider, signature=signature))
         if arguments := function.get("arguments"):
             text = holdable(arguments if isinstance(arguments, str) else json.dumps(arguments))
             item["arguments"] += text
@@ -453,6 +475,27 @@ class Output:
             yield self._part_done(place, item)
         item["status"] = status
         yield Step("done", place, dict(item))
+
+
+def _signature(thing: Mapping[str, Any]) -> str:
+    """Gemini's, of a message or a call."""
+    found = _object(_object(thing.get("extra_content")).get("google")).get("thought_signature")
+    return found if isinstance(found, str) else ""
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _text(content: Any) -> str:
+    """The text of an answer's content: some servers send it in parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(text for part in _objects(content) if isinstance(text := part.get("text"), str))
 
 
 def _empty_part(kind: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from flaskllm.domain.response import (
     response_of,
     usage_of,
 )
+from flaskllm.domain.text import holdable
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import ContextLengthExceeded, Detail, DomainError, InvalidRequest, NotFound, invalid
 from flaskllm.repositories.responses import NO_THREAD, SWEEP, ResponseStore, Thread, missing
@@ -73,6 +74,7 @@ class ResponseService:
         answer = self._fitting(lambda request: self._chat.complete(request, call), talk, call)
         choice = answer.result.body["choices"][0]
         output = Output(talk.response_id, summarised=asked.summarised)
+        output.provider = answer.candidate.provider.id
         for _ in (*output.take(choice["message"], choice.get("logprobs")), *output.end(answer.result.finish_reason)):
             pass
         return talk.keep(output, answer.model, answer.usage, answer.cost), answer
@@ -101,9 +103,14 @@ class ResponseService:
         thread = self._thread(asked, owner_id)
         items = self._recalled(asked, owner_id)
         before = [("previous_response_id", item) for item in thread.items]
-        lines = lines_of([*before, *zip(asked.places, items, strict=True)])
+        told = [*before, *zip(asked.places, items, strict=True)]
+        lines = lines_of(told)
         head = [Line({"role": "system", "content": asked.instructions}, "instructions")] if asked.instructions else []
-        return _Talk(self._store, owner_id, asked, items, thread, head, lines)
+        talk = _Talk(self._store, owner_id, asked, items, thread, head, lines)
+        if any(OPAQUE in item for _, item in told):
+            who = self._chat.providers(talk.request(lines), call.principal)
+            return replace(talk, lines=lines_of(told, provider=next(iter(who)))) if len(who) == 1 else talk
+        return talk
 
     def _thread(self, asked: Asked, owner_id: str) -> Thread:
         if asked.previous_id is None:
@@ -179,7 +186,8 @@ def _known(response_id: str) -> str:
 def _is_to_recall(item: Item) -> bool:
     """References, and what a vendor may have signed."""
     kind = item.get("type")
-    return kind == "item_reference" or (kind in ("reasoning", "function_call") and not item.get(OPAQUE))
+    is_a_models = kind in ("reasoning", "function_call") or item.get("role") == "assistant"
+    return kind == "item_reference" or (is_a_models and not item.get(OPAQUE))
 
 
 def _recall(item: Item, place: str, known: Mapping[str, Item]) -> Item:
@@ -191,11 +199,11 @@ def _recall(item: Item, place: str, known: Mapping[str, Item]) -> Item:
         return stored
     if stored is None or not _is_to_recall(item) or not _is_same(item, stored):
         return item
-    return {**item, OPAQUE: stored.get(OPAQUE)}
+    return {**item, OPAQUE: stored[OPAQUE]} if OPAQUE in stored else item
 
 
 def _is_same(item: Item, stored: Item) -> bool:
-    return item.get("type") == stored["type"] and item.get("call_id") == stored.get("call_id")
+    return (item.get("type") or "message") == stored["type"] and item.get("call_id") == stored.get("call_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +229,9 @@ class _Talk:
     def begun(self, model: str) -> Response:
         """The response while it is being made."""
         asked = self.asked
-        return Response(self.response_id, self.created_at, "in_progress", model, asked.said, asked.store, asked.sealed)
+        return Response(
+            self.response_id, self.created_at, "in_progress", holdable(model), asked.said, asked.store, asked.sealed
+        )
 
     def keep(self, output: Output, model: str, usage: Usage, cost: int | None) -> Response:
         """The response as it ended, stored where it is to be."""
@@ -279,6 +289,7 @@ class ResponseStream:
     def _steps(self, chunk: Chunk) -> Iterator[Step]:
         for choice in chunk.body.get("choices") or ():
             if not choice.get("index"):
+                self._output.provider = self._stream.candidate.provider.id if self._stream.candidate else ""
                 yield from self._output.take(choice.get("delta") or {}, choice.get("logprobs"))
 
     def _end(self) -> list[Step] | Response:
