@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import orjson
 
@@ -24,6 +24,8 @@ from flaskllm.adapters.http import Exchange, Response, Transport
 from flaskllm.adapters.sse import Event, SseParser
 from flaskllm.domain.catalogue import Candidate, Provider
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, output_chars
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult
+from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.errors import ProviderError, ProviderFailure, invalid
 
 
@@ -56,6 +58,11 @@ class Rule:
 
 PassAll = None
 """For `PARAMS`: every parameter goes on under its own name."""
+Table = Mapping[str, str | Rule | None] | None
+AnyRequest = ChatRequest | EmbedRequest | ImageRequest
+Read = TypeVar("Read")
+NOTHING_ASKED = ChatRequest(model=None, messages=[])
+"""For headers of calls that are no chat."""
 
 NONSENSE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 """What an answer of another shape than its wire's comes to when it is read."""
@@ -161,6 +168,19 @@ class ProviderAdapter(ABC):
     def decoder(self, request: ChatRequest, candidate: Candidate) -> Decoder:
         """A fresh decoder for one stream."""
 
+    # -- what some can do besides ----------------------------------------------------------------------------------
+
+    def embed(self, request: EmbedRequest, candidate: Candidate, deadline: float) -> EmbedResult:
+        """One vector for each input, until ``deadline`` (monotonic seconds).
+
+        Raises a `ProviderFailure`, and `InvalidRequest` where the vendor makes none.
+        """
+        raise invalid("model", f"{candidate.name} makes no embeddings")
+
+    def create_images(self, request: ImageRequest, candidate: Candidate, deadline: float) -> ImageResult:
+        """Images, until ``deadline``. Raises a `ProviderFailure`, and `InvalidRequest` where the vendor draws none."""
+        raise invalid("model", f"{candidate.name} makes no images")
+
     # -- what they all do ------------------------------------------------------------------------------------------
 
     def chat(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChatResult:
@@ -173,7 +193,11 @@ class ProviderAdapter(ABC):
         return replace(result, dropped=dropped, upstream_id=upstream_id(response.headers))
 
     def count_tokens(self, request: ChatRequest, candidate: Candidate, deadline: float) -> int | None:
-        """The vendor's own count of a prompt's tokens; None where it cannot be asked. Raises a `ProviderFailure`."""
+        """The vendor's own count of a prompt's tokens; None where it cannot be asked.
+
+        Raises a `ProviderFailure`, and `InvalidRequest` for what the vendor does not know.
+        """
+        self.map_params(request, candidate)
         return None
 
     def stream(self, request: ChatRequest, candidate: Candidate, deadline: float) -> ChunkSource:
@@ -214,6 +238,24 @@ class ProviderAdapter(ABC):
             raise nonsense from None
         return result
 
+    def _exchanged(self, url: str, body: Any, candidate: Candidate, deadline: float, read: Callable[..., Read]) -> Read:
+        """Send a body and read the JSON object that comes back. An answer that cannot be used says how much came."""
+        response = self._send(url, body, NOTHING_ASKED, candidate, deadline).response(deadline)
+        self.check(response, candidate)
+        raw = response.read()
+        try:
+            found, _ = parse_object(raw)
+            if failure := failure_in_body(found, self._secrets(candidate)):
+                raise failure
+            return read(found)
+        except ProviderFailure as failure:
+            failure.received = len(raw)
+            raise
+        except NONSENSE:
+            nonsense = ProviderError("The provider's answer has the wrong shape.", may_be_billed=True)
+            nonsense.received = len(raw)
+            raise nonsense from None
+
     def _begin(
         self, request: ChatRequest, candidate: Candidate, mapped: Mapped, deadline: float, *, stream: bool
     ) -> Exchange:
@@ -240,6 +282,10 @@ class ProviderAdapter(ABC):
 
         What it does not know is refused by name, or left out and named where the caller asked (``drop_params``).
         """
+        return self._mapped(request, candidate, self.PARAMS)
+
+    def _mapped(self, request: AnyRequest, candidate: Candidate, table: Table) -> Mapped:
+        """The same by a table of another kind of call."""
         if request.native and request.native.only and not self.goes_as_it_came(request):
             raise invalid(request.native.only[0], f"is not known to {candidate.name}")
         mapped = Mapped({})
@@ -247,7 +293,7 @@ class ProviderAdapter(ABC):
         for name, value in params.items():
             if name in GATEWAY_ONLY:
                 continue
-            rule = self._rule(name, own)
+            rule = _rule(name, own, table)
             if rule is None:
                 if value in NEUTRAL.get(name, ()):
                     continue
@@ -256,24 +302,13 @@ class ProviderAdapter(ABC):
                 mapped.dropped.append(name)
             else:
                 self._apply(mapped, name, rule, value)
-        self._pass_extras(mapped, request, candidate)
+        self._pass_extras(mapped, request, candidate, table)
         return mapped
 
-    def goes_as_it_came(self, request: ChatRequest) -> bool:
+    def goes_as_it_came(self, request: AnyRequest) -> bool:
         """Whether the question is in this wire already and may be sent on so."""
         native = request.native
         return native is not None and native.wire == self.wire and native.body is not None
-
-    def _rule(self, name: str, own: Mapping[str, str]) -> Rule | None:
-        special = own.get(name)
-        if special in ("drop", "refuse"):
-            return None
-        if self.PARAMS is PassAll:
-            return Rule(special or name)
-        rule = self.PARAMS.get(name)
-        if special:
-            return Rule(special)
-        return Rule(rule) if isinstance(rule, str) else rule
 
     def _apply(self, mapped: Mapped, name: str, rule: Rule, value: Any) -> None:
         if rule.clamp and isinstance(value, int | float):
@@ -283,9 +318,9 @@ class ProviderAdapter(ABC):
                 mapped.dropped.append(name)
         mapped.params[rule.target] = rule.convert(value) if rule.convert else value
 
-    def _pass_extras(self, mapped: Mapped, request: ChatRequest, candidate: Candidate) -> None:
+    def _pass_extras(self, mapped: Mapped, request: AnyRequest, candidate: Candidate, table: Table) -> None:
         for name, value in request.extras.items():
-            rule = self._rule_of_extra(name, request, candidate)
+            rule = self._rule_of_extra(name, request, candidate, table)
             if rule is not None:
                 self._apply(mapped, name, rule, value)
             elif request.drop_params or name in request.hints:
@@ -293,13 +328,24 @@ class ProviderAdapter(ABC):
             else:
                 raise invalid(name, f"is not known to {candidate.name}")
 
-    def _rule_of_extra(self, name: str, request: ChatRequest, candidate: Candidate) -> Rule | None:
+    def _rule_of_extra(self, name: str, request: AnyRequest, candidate: Candidate, table: Table) -> Rule | None:
         own = candidate.model.params
-        rule = self._rule(name, own)
+        rule = _rule(name, own, table)
         if request.wire == self.wire:
             return rule or (None if own.get(name) in ("drop", "refuse") else Rule(name))
-        is_told = self.PARAMS is not PassAll or name in own or name in self.FOREIGN
+        is_told = table is not PassAll or name in own or name in self.FOREIGN
         return rule if is_told else None
+
+
+def _rule(name: str, own: Mapping[str, str], table: Table) -> Rule | None:
+    """What becomes of a parameter: by the model's own word, else by the table of its vendor."""
+    special = own.get(name)
+    if special in ("drop", "refuse"):
+        return None
+    if special or table is PassAll:
+        return Rule(special or name)
+    rule = table.get(name)
+    return Rule(rule) if isinstance(rule, str) else rule
 
 
 class SseSource:

@@ -16,7 +16,7 @@ from flaskllm.adapters.base import (
     COMMON_CONNECTION,
     Field,
     Mapped,
-    ProviderAdapter,
+    Table,
     broken_off,
     parse_object,
     versioned,
@@ -24,6 +24,7 @@ from flaskllm.adapters.base import (
 from flaskllm.adapters.errors import failure_in_body, mask_keys
 from flaskllm.adapters.http import Response
 from flaskllm.adapters.messages import without_carried
+from flaskllm.adapters.openai_media import OpenAIMedia
 from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, without
@@ -33,7 +34,7 @@ from flaskllm.errors import ProviderError
 DONE = b"[DONE]"
 
 
-class OpenAIAdapter(ProviderAdapter):
+class OpenAIAdapter(OpenAIMedia):
     """OpenAI's own service."""
 
     kind = "openai"
@@ -54,10 +55,14 @@ class OpenAIAdapter(ProviderAdapter):
     old_cap_only: ClassVar[bool] = False
     """Servers that ignore ``max_completion_tokens`` without a word get ``max_tokens``."""
     takes_carried: ClassVar[bool] = False
-    """Whether thoughts and signatures, which answers carry in fields that OpenAI does not know, may be sent back."""
+    """Whether thoughts and signatures, which answers carry in fields that OpenAI does not know, may come back in them
+    from callers who were given them so."""
+
+    def at(self, candidate: Candidate, path: str) -> str:
+        return f"{versioned(candidate.endpoint.base_url or self.DEFAULT_BASE)}/{path}"
 
     def url(self, candidate: Candidate, *, stream: bool) -> str:
-        return f"{versioned(candidate.endpoint.base_url or self.DEFAULT_BASE)}/chat/completions"
+        return self.at(candidate, "chat/completions")
 
     def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
         found = {"Authorization": f"Bearer {candidate.key.value}"} if candidate.key else {}
@@ -81,7 +86,7 @@ class OpenAIAdapter(ProviderAdapter):
         params["max_completion_tokens" if knows_new else "max_tokens"] = cap
 
     def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
-        body = {"model": candidate.model.backend_model, "messages": self._messages(request), **mapped.params}
+        body = {"model": self.called(candidate), "messages": self._messages(request), **mapped.params}
         if request.native and "tools" in body:
             body["tools"] = [without(tool, ("cache_control",)) for tool in body["tools"]]
         if request.metadata and body.get("store"):
@@ -96,7 +101,7 @@ class OpenAIAdapter(ProviderAdapter):
         """As they came; without what answers of other vendors carry, which OpenAI refuses, and without those marks of
         another dialect that mean nothing here."""
         messages = request.messages
-        if not self.takes_carried:
+        if request.native or not self.takes_carried:
             messages = [without_carried(message) for message in messages]
         return [_unmarked(message) for message in messages] if request.native else messages
 
@@ -201,6 +206,7 @@ class GrokAdapter(OpenAIAdapter):
     """xAI: the same wire; which models take penalties and ``stop`` stands in the catalogue's rows."""
 
     kind = "grok"
+    DRAWS: ClassVar[Table] = {"n": "n", "user": "user"}
     DEFAULT_BASE = "https://api.x.ai/v1"
     KEY_FAULT = re.compile(r"incorrect api key", re.IGNORECASE)
 
