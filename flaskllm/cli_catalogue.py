@@ -100,7 +100,6 @@ def test_provider(context: click.Context, provider_id: str, model: str | None, *
         click.echo(json.dumps(write_check(report), indent=2, ensure_ascii=False))
     else:
         click.echo(f"{report.provider}, {report.model}, {report.seconds} s: {report.message}")
-    services.shutdown.stop()  # what it cost is in the ledger before the process ends
     context.exit(0 if report.works else 1)
 
 

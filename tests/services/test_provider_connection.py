@@ -36,9 +36,10 @@ def test_each_type_is_taken_as_it_is() -> None:
 
 
 BAD: list[tuple[str, Any]] = [
-    ("region", 1), ("region", "é"), ("region", "a\nb"), ("retries", 1.0), ("retries", True), ("retries", 2**60), ("weight", 10**400),
-    ("weight", "1"), ("weight", float("inf")), ("weight", 0), ("beta", 1), ("names", []), ("names", {"a": 1}),
-    ("names", {"": "b"}), ("names", {"a": ""}), ("timeout_s", 601), ("nonsense", 1), ("session", "clear text"),
+    ("region", 1), ("region", "é"), ("region", "a\nb"), ("retries", 1.0), ("retries", True), ("retries", 2**60),
+    ("weight", 10**400), ("weight", "1"), ("weight", float("inf")), ("weight", 0), ("beta", 1), ("names", []),
+    ("names", {"a": 1}), ("names", {"": "b"}), ("names", {"a": ""}), ("timeout_s", 601),
+    ("nonsense", 1), ("session", "clear text"),
 ]  # fmt: skip
 
 
