@@ -14,6 +14,10 @@ import pytest
 from flask import Flask
 
 from flaskllm.domain import api_token
+from flaskllm.domain.external import ExternalCall
+from flaskllm.domain.principal import Principal
+from flaskllm.net.egress import PublicSession
+from flaskllm.services.external_calls import ExternalCallService
 from tests.actors import Caller, access_token
 from tests.conftest import MakeApp
 from tests.doors.accounts_world import Person
@@ -320,6 +324,14 @@ def test_keys_of_others_are_the_callers_business(outside: Caller, target: Place)
     assert sent(target)[1]["authorization"] == f"Bearer {foreign}"
 
 
+@pytest.mark.parametrize(
+    "text", ["eyJhbGciOiJIUzI1NiJ9.AAAAAAAA.c2lnbmF0dXJl", "Basic AAAAAAAAA", "eyJhbGciOiJIUzI1NiJ9.WzFd"]
+)
+def test_what_only_looks_like_a_credential_goes_out(outside: Caller, target: Place, text: str) -> None:
+    call(outside, "get", target, headers={"Authorization": text})
+    assert sent(target)[1]["authorization"] == text
+
+
 # -- who may, how often, and what is written down ----------------------------------------------------------------------
 
 
@@ -369,3 +381,11 @@ def test_a_thread_is_kept_for_others(make_app: MakeApp) -> None:
         assert call(caller, "get", target)["status_code"] == 200
     assert found[0].json["error"]["code"] == "unavailable"
     assert found[0].headers["Retry-After"] == "1"
+
+
+def test_where_a_process_does_one_thing_at_a_time_nothing_is_kept(app: Flask, target: Place) -> None:
+    """uWSGI without threads: there are no others to keep one for."""
+    limits, session = app.extensions["flaskllm"].limits, PublicSession((), ("127.0.0.1",), threads=False)
+    service = ExternalCallService(session, limits, seconds=5, max_retries=0, most_calls=None)
+    answer, rates = service.send(ExternalCall("GET", url(target)), Principal("u", "alice"), own=())
+    assert (answer.status_code, rates[0][0]) == (200, "requests")
