@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote, urlencode
 
-from flaskllm.adapters.base import Field, Mapped
+from flaskllm.adapters.base import Field
 from flaskllm.adapters.openai import OpenAIAdapter
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
@@ -25,20 +25,18 @@ class AzureOpenAIAdapter(OpenAIAdapter):
         Field("timeout_s", float, help="Seconds one call may take, up to 600."),
     )
 
-    def deployment(self, candidate: Candidate) -> str:
+    def called(self, candidate: Candidate) -> str:
+        """The deployment."""
         names = self.provider.connection.get("deployments") or {}
         return str(names.get(candidate.model.name) or candidate.model.backend_model)
 
-    def url(self, candidate: Candidate, *, stream: bool) -> str:
+    def at(self, candidate: Candidate, path: str) -> str:
         base = candidate.endpoint.base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
         version = self.provider.connection.get("api_version", DEFAULT_VERSION)
         if not version:
-            return f"{base}/openai/v1/chat/completions"
-        path = f"{base}/openai/deployments/{quote(self.deployment(candidate), safe='')}/chat/completions"
-        return f"{path}?{urlencode({'api-version': version})}"
+            return f"{base}/openai/v1/{path}"
+        deployment = quote(self.called(candidate), safe="")
+        return f"{base}/openai/deployments/{deployment}/{path}?{urlencode({'api-version': version})}"
 
     def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
         return {"api-key": candidate.key.value} if candidate.key else {}
-
-    def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
-        return {**super().encode(request, candidate, mapped), "model": self.deployment(candidate)}

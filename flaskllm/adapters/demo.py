@@ -14,11 +14,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from flaskllm.adapters import demo_media
 from flaskllm.adapters.answers import completion, frames_of, head_of, tool_call, whole_choice
 from flaskllm.adapters.base import Decoder, Field, Mapped, ProviderAdapter
 from flaskllm.adapters.instance import smallest_instance
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, content_text, last_user_text
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult
+from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import ProviderError, ProviderTimeout, invalid
 
@@ -47,6 +50,12 @@ class DemoAdapter(ProviderAdapter):
 
     def stream(self, request: ChatRequest, candidate: Candidate, deadline: float) -> DemoSource:
         return DemoSource(self.chat(request, candidate, deadline))
+
+    def embed(self, request: EmbedRequest, candidate: Candidate, deadline: float) -> EmbedResult:
+        return demo_media.embedded(request, candidate.model.backend_model)
+
+    def create_images(self, request: ImageRequest, candidate: Candidate, deadline: float) -> ImageResult:
+        return demo_media.drawn(request)
 
     def encode(self, request: ChatRequest, candidate: Candidate, mapped: Mapped) -> dict[str, Any]:
         """The answer: for want of a wire, question and answer are one."""

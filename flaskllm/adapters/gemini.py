@@ -14,11 +14,11 @@ from flaskllm.adapters.base import (
     COMMON_CONNECTION,
     Field,
     Mapped,
-    ProviderAdapter,
     Rule,
     versioned,
 )
 from flaskllm.adapters.gemini_answers import GeminiDecoder, blocked, candidates_of, choice_of, usage_of
+from flaskllm.adapters.gemini_media import GeminiMedia
 from flaskllm.adapters.messages import (
     NOTHING_SAID,
     Tools,
@@ -60,7 +60,7 @@ SEEDS = 2**31
 ADDRESS_REFUSED = "must be a data URL for Gemini"
 
 
-class GeminiAdapter(ProviderAdapter):
+class GeminiAdapter(GeminiMedia):
     """Google's Gemini API. It fetches no addresses: the orchestrator puts images into the request."""
 
     kind = "gemini"
@@ -97,10 +97,12 @@ class GeminiAdapter(ProviderAdapter):
     """The last two and ``top_k`` are Gemini's own, for callers who know whom they speak to."""
 
     def url(self, candidate: Candidate, *, stream: bool) -> str:
+        return self.at(candidate, "streamGenerateContent?alt=sse" if stream else "generateContent")
+
+    def at(self, candidate: Candidate, method: str) -> str:
         version = str(self.provider.connection.get("api_version") or VERSION)
         base = versioned(candidate.endpoint.base_url or self.DEFAULT_BASE, version)
-        model = quote(candidate.model.backend_model.removeprefix("models/"), safe="")
-        return f"{base}/models/{model}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+        return f"{base}/models/{quote(self.called(candidate), safe='')}:{method}"
 
     def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
         return {"x-goog-api-key": candidate.key.value} if candidate.key else {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatResult
 from flaskllm.domain.usage import Usage
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +21,22 @@ class RateStatus:
     reset_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One whole answer. ``cost`` in 10⁻⁹ dollar, None where the price is unknown; ``attempts``: upstream calls."""
+@dataclass(frozen=True)
+class Told(Generic[Result]):
+    """One whole answer of any kind. ``cost`` in 10⁻⁹ dollar, None where unknown; ``attempts``: upstream calls."""
 
-    result: ChatResult
+    result: Result
     candidate: Candidate
     usage: Usage
     cost: int | None
     attempts: int = 1
     dropped: tuple[str, ...] = ()
     rates: tuple[tuple[str, RateStatus], ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer(Told[ChatResult]):
+    """An answer in words."""
 
     @property
     def text(self) -> str:

@@ -6,7 +6,7 @@ of one token is always exact. Rounding is half up, once for each attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from flaskllm.domain.usage import Usage
@@ -19,6 +19,8 @@ MOST_RATE = 10**15
 """A million dollars for a million tokens: whoever types more has mistaken the unit."""
 STANDARD = "standard"
 """The quality of an image for which none was asked (OpenAI's default)."""
+MOST_IMAGE_TOKENS = 6240
+"""Output tokens of the largest image that is paid by tokens (OpenAI's table: high quality, 1024x1536)."""
 
 
 TEXT_INPUTS = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
@@ -39,13 +41,16 @@ class PixelPrice:
     def fits(self, width: int, height: int, quality: str | None) -> bool:
         """Whether it is the price of such an image; a picture on its side costs the same."""
         sides = {(self.width, self.height), (self.height, self.width)}
-        same_quality = self.quality is None or self.quality.lower() == (quality or STANDARD).lower()
+        asked = STANDARD if quality in (None, "auto") else str(quality)
+        same_quality = self.quality is None or self.quality.lower() == asked.lower()
         return (width, height) in sides and same_quality
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     """What a million tokens of each bucket cost, in 10⁻⁹ dollar; None: as the bucket it is part of.
+
+    ``images``: what a million of them cost where they are paid by the piece; None where they are not.
 
     ``above``: (prompt tokens, price) in rising order; a call with more prompt tokens than that is priced by it as a
     whole, as OpenAI, Anthropic and Google bill long contexts. ``version`` says where the figures came from.
@@ -60,6 +65,7 @@ class Price:
     audio_input: int | None = None
     audio_output: int | None = None
     image_input: int | None = None
+    images: int | None = None
     version: str = ""
     pixels: tuple[PixelPrice, ...] = ()
     above: tuple[tuple[int, Price], ...] = ()
@@ -81,6 +87,8 @@ class Price:
         own = getattr(self, bucket)
         if own is not None:
             return int(own)
+        if bucket == "images":
+            return 0
         return self.output if bucket in OUTPUTS else self.input
 
 
@@ -111,6 +119,8 @@ def cost_of(usage: Usage, price: Price | None) -> int | None:
     if price is None:
         return None
     price = price.at(usage.prompt_tokens)
+    if usage.images and price.images is None and not price.is_free:
+        return None
     total = sum(tokens * price.of(bucket) for bucket, tokens in usage.buckets().items())
     return min((total + MILLION // 2) // MILLION, MOST_COST)
 
@@ -135,16 +145,24 @@ def bound_of(prompt_tokens: int, output_cap: int, price: Price | None) -> int:
     return min(-(-total // MILLION), MOST_COST)
 
 
-def cost_of_images(
-    price: Price | None, *, count: int, width: int, height: int, quality: str | None = None
-) -> int | None:
-    """The cost of images in 10⁻⁹ dollar where they are priced by size; None where no price fits, never 0 by guess."""
-    if price is None:
-        return None
-    if price.is_free:
-        return 0
-    fitting = next((pixel for pixel in price.pixels if pixel.fits(width, height, quality)), None)
-    return None if fitting is None else min(count * fitting.value, MOST_COST)
+def image_price(price: Price | None, size: tuple[int, int] | None, quality: str | None = None) -> Price | None:
+    """The price of images of this size and quality: by the piece where a row fits, else by tokens.
+
+    ``size`` None: whichever is drawn, so the dearest. None where nobody knows the price, which is never 0 by guess.
+    """
+    if price is None or price.is_free:
+        return price
+    by_piece = [pixel.value for pixel in price.pixels if size is None or pixel.fits(*size, quality)]
+    if by_piece:
+        return Price(input=0, images=max(by_piece) * MILLION, version=price.version)
+    return replace(price, pixels=()) if any(price.of(bucket) for bucket in (*INPUTS, *OUTPUTS)) else None
+
+
+def image_bound(prompt_tokens: int, count: int, price: Price | None) -> int:
+    """What ``count`` images may cost at the most, in 10⁻⁹ dollar; ``price`` as `image_price` gives it."""
+    if price is None or price.images is None:
+        return bound_of(prompt_tokens, count * MOST_IMAGE_TOKENS, price)
+    return min(count * price.images // MILLION, MOST_COST)
 
 
 def to_dollars(nano: int | None) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 BUCKETS = (
     "input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "audio_input", "audio_output",
-    "image_input",
+    "image_input", "images",
 )  # fmt: skip
 MOST_TOKENS = 2**53 - 1
 """Counts beyond what a JSON number holds exactly are nonsense and are clamped."""
@@ -30,7 +30,7 @@ def count(value: Any) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one answer took, in tokens; every bucket apart from the others."""
+    """What one answer took, in tokens, and in ``images`` where those are paid by the piece; every bucket apart."""
 
     input: int = 0
     cache_read: int = 0
@@ -41,6 +41,7 @@ class Usage:
     audio_input: int = 0
     audio_output: int = 0
     image_input: int = 0
+    images: int = 0
     estimated: bool = False
 
     @property

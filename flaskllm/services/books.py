@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.estimate import tokens_of_chars
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, ProviderFailure
 from flaskllm.services.attempts import Attempts
-from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Ledger
-from flaskllm.services.usage import Outcome, UsageService
+from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Bound, Ledger
+from flaskllm.services.usage import AnyRequest, Outcome, UsageService
 
 
 class CallBooks:
-    """``seconds``: what a stream may take beyond its first frame, for the lease."""
+    """``bound``: what an attempt at a candidate may come to. ``seconds``: what a stream may take beyond its first
+    frame, for the lease."""
 
     def __init__(
         self,
         ledger: Ledger,
         usage: UsageService,
         *,
-        request: ChatRequest,
+        request: AnyRequest,
         call: CallContext,
         prompt_tokens: int,
+        bound: Callable[[Candidate], Bound],
         seconds: float = 0.0,
     ) -> None:
         self._ledger, self._usage = ledger, usage
         self._request, self._call = request, call
         self._prompt_tokens = prompt_tokens
+        self._bound = bound
         self._seconds = seconds
         self._spent = 0
         self._refused = False
@@ -49,6 +52,7 @@ class CallBooks:
                 prompt_tokens=self._prompt_tokens,
                 number=number,
                 seconds=max(self._call.remaining(), own) + self._seconds,
+                bound=self._bound(candidate),
             )
         except DomainError as error:
             self._refused = True

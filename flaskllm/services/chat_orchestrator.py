@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from flaskllm.adapters.base import ChunkSource
-from flaskllm.domain.answer import Answer, RateStatus
+from flaskllm.domain.answer import Answer, RateStatus, Told
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult
 from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
+from flaskllm.domain.image import USUAL_SIZE, ImageRequest, ImageResult, size_of
+from flaskllm.domain.pricing import MOST_IMAGE_TOKENS, Price, bound_of, image_bound, image_price
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
@@ -20,14 +24,30 @@ from flaskllm.services.attempts import Attempts, KeyWatch
 from flaskllm.services.books import CallBooks
 from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
 from flaskllm.services.images import ImageInliner
-from flaskllm.services.ledger import Attempt, Ledger, output_cap
+from flaskllm.services.ledger import Attempt, Bound, Ledger, chat_bound, output_cap
 from flaskllm.services.limits import Limits
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
-from flaskllm.services.usage import UsageService
+from flaskllm.services.usage import AnyRequest, UsageService
 
 Rates = tuple[tuple[str, RateStatus], ...]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[Result]):
+    """One call of any kind, as admission, fall-back and the books have to know it.
+
+    ``bound``: what an attempt at a candidate may come to. ``ask``: ask the attempt's candidate until a deadline; gives
+    the answer, its usage as told or estimated, and the attempt, whose price may hang on what was drawn.
+    """
+
+    request: AnyRequest
+    ability: str
+    prompt_tokens: int
+    bound: Callable[[Candidate], Bound]
+    ask: Callable[[Attempt, float], tuple[Result, Usage, Attempt]]
 
 
 class ChatOrchestrator:
@@ -61,11 +81,47 @@ class ChatOrchestrator:
 
         Raises what the contract's table of errors has for it.
         """
-        books, attempts, rates = self._admit(request, call)
+        work = self._chat(request, call)
+        told = self._run(work, call)
+        return Answer(**vars(told))
+
+    def embed(self, request: EmbedRequest, call: CallContext) -> Told[EmbedResult]:
+        """One vector for each input. Raises like `complete`."""
+        tokens = sum(estimate_tokens(one) if isinstance(one, str) else len(one) for one in request.inputs)
+
+        def bound(candidate: Candidate) -> Bound:
+            return Bound(bound_of(tokens, 0, candidate.model.price), 0, candidate.model.price)
+
+        def ask(attempt: Attempt, deadline: float) -> tuple[EmbedResult, Usage, Attempt]:
+            adapter = self._factory.adapter_for(attempt.candidate)
+            result = adapter.embed(request, attempt.candidate, deadline)
+            return result, result.usage or Usage(input=tokens, estimated=True), attempt
+
+        return self._run(Work(request, "embeddings", tokens, bound, ask), call)
+
+    def create_images(self, request: ImageRequest, call: CallContext) -> Told[ImageResult]:
+        """Draw. Raises like `complete`."""
+        tokens = estimate_tokens(request.prompt)
+
+        def bound(candidate: Candidate) -> Bound:
+            price = image_price(candidate.model.price, _asked_size(request), request.params.get("quality"))
+            return Bound(image_bound(tokens, request.count, price), request.count * MOST_IMAGE_TOKENS, price)
+
+        def ask(attempt: Attempt, deadline: float) -> tuple[ImageResult, Usage, Attempt]:
+            adapter = self._factory.adapter_for(attempt.candidate)
+            result = adapter.create_images(request, attempt.candidate, deadline)
+            attempt = replace(attempt, price=_price_of_drawn(request, result, attempt.candidate))
+            return result, _usage_of_drawn(result, attempt), attempt
+
+        return self._run(Work(request, "image_generation", tokens, bound, ask), call)
+
+    def _run(self, work: Work[Result], call: CallContext) -> Told[Result]:
+        """Ask one candidate after the other, and account for each."""
+        books, attempts, rates = self._admit(work, call)
         while (candidate := attempts.next()) is not None:
             attempt = books.reserve(candidate, attempts.number)
             try:
-                result, usage = self._ask(request, attempt, call, attempts.deadline(candidate))
+                result, usage, attempt = work.ask(attempt, attempts.deadline(candidate))
             except ProviderFailure as failure:
                 attempts.failed(failure)
                 if attempts.is_over:
@@ -80,22 +136,32 @@ class ChatOrchestrator:
                 raise
             else:
                 cost = books.close(attempt, attempts, usage=usage)
-                return Answer(result, candidate, usage, cost, attempts.number, tuple(result.dropped), rates)
+                dropped = tuple(getattr(result, "dropped", ()))
+                return Told(result, candidate, usage, cost, attempts.number, dropped, rates)
         verdict = attempts.verdict()
         books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
         raise verdict
 
+    def _chat(self, request: ChatRequest, call: CallContext) -> Work[ChatResult]:
+        prompt_tokens = prompt_estimate(request.messages)
+        return Work(
+            request,
+            "chat",
+            prompt_tokens,
+            lambda candidate: chat_bound(request, candidate, prompt_tokens),
+            lambda attempt, deadline: self._ask(request, attempt, call, deadline),
+        )
+
     def _ask(
         self, request: ChatRequest, attempt: Attempt, call: CallContext, deadline: float
-    ) -> tuple[ChatResult, Usage]:
-        """The answer, and its usage as told or estimated."""
+    ) -> tuple[ChatResult, Usage, Attempt]:
         candidate = attempt.candidate
         asked = self._prepare(request, candidate, call, deadline)
         result = self._factory.adapter_for(candidate).chat(asked, candidate, deadline)
         if result.usage is not None:
-            return result, result.usage
+            return result, result.usage, attempt
         output = tokens_of_chars(output_chars(result.body))
-        return result, Usage(input=attempt.prompt_tokens, output=output, estimated=True)
+        return result, Usage(input=attempt.prompt_tokens, output=output, estimated=True), attempt
 
     def stream(self, request: ChatRequest, call: CallContext) -> ChatStream:
         """Answer frame by frame; comes back with the first frame in hand, or when headers must go out.
@@ -103,7 +169,7 @@ class ChatOrchestrator:
         Raises like `complete` until then.
         """
         request = replace(request, stream=True)
-        books, attempts, rates = self._admit(request, call)
+        books, attempts, rates = self._admit(self._chat(request, call), call)
         stream = ChatStream(
             request,
             call,
@@ -165,22 +231,26 @@ class ChatOrchestrator:
             raise Unavailable("This process has as many open streams as it may.", retry_after=1)
         return self._slots.release
 
-    def _admit(self, request: ChatRequest, call: CallContext) -> tuple[CallBooks, Attempts, Rates]:
+    def _admit(self, work: Work[Any], call: CallContext) -> tuple[CallBooks, Attempts, Rates]:
         """Who may answer, how long the prompt is, and whether there is room."""
         if self._shutdown.draining:
             raise Unavailable("The gateway is restarting.", retry_after=1)
         if not call.principal.approved:
             raise Forbidden("This account waits for an administrator's approval.")
-        prompt_tokens = prompt_estimate(request.messages)
-        seconds = self._times.most if request.stream else 0.0
         books = CallBooks(
-            self._ledger, self._usage, request=request, call=call, prompt_tokens=prompt_tokens, seconds=seconds
+            self._ledger,
+            self._usage,
+            request=work.request,
+            call=call,
+            prompt_tokens=work.prompt_tokens,
+            bound=work.bound,
+            seconds=self._times.most if work.request.stream else 0.0,
         )
         try:
-            candidates = self._router.candidates(request, call.principal)
+            candidates = self._router.candidates(work.request, call.principal, ability=work.ability)
             if self._refuse_unpriced:
-                candidates = _priced(candidates)
-            rates = self._limits.admit(call, tokens=prompt_tokens)
+                candidates = _priced(candidates, work)
+            rates = self._limits.admit(call, tokens=work.prompt_tokens)
         except DomainError as error:
             books.tell_refusal(error)
             raise
@@ -206,8 +276,30 @@ def _guessed(request: ChatRequest) -> int:
     return prompt_estimate(request.messages) + estimate_tokens(json.dumps(tools, ensure_ascii=False) if tools else "")
 
 
-def _priced(candidates: list[Candidate]) -> list[Candidate]:
-    found = [candidate for candidate in candidates if candidate.model.price is not None]
+def _priced(candidates: list[Candidate], work: Work[Any]) -> list[Candidate]:
+    """Those of which it is known what this call costs."""
+    found = [candidate for candidate in candidates if work.bound(candidate).price is not None]
     if not found:
         raise UnpricedModel(f"The model {candidates[0].name} has no price, and this gateway refuses unpriced models.")
     return found
+
+
+def _asked_size(request: ImageRequest) -> tuple[int, int] | None:
+    """Width and height; None where the provider may choose."""
+    size = request.params.get("size")
+    return USUAL_SIZE if size is None else size_of(size)
+
+
+def _price_of_drawn(request: ImageRequest, result: ImageResult, candidate: Candidate) -> Price | None:
+    """By what the provider says that it drew, else by what was asked for."""
+    size = size_of(result.size) or _asked_size(request) or USUAL_SIZE
+    return image_price(candidate.model.price, size, result.quality or request.params.get("quality"))
+
+
+def _usage_of_drawn(result: ImageResult, attempt: Attempt) -> Usage:
+    """Tokens where the provider told them; images where they are paid by the piece, or nothing else is known."""
+    told, count = result.usage, len(result.images)
+    by_piece = attempt.price is not None and attempt.price.images is not None
+    if told is not None:
+        return replace(told, images=count) if by_piece else told
+    return Usage(input=attempt.prompt_tokens, images=count, estimated=not by_piece)

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import period_key, seconds_to_end
-from flaskllm.domain.pricing import bound_of, breakdown_of, cost_of
+from flaskllm.domain.pricing import Price, bound_of, breakdown_of, cost_of
 from flaskllm.domain.principal import Budget
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import BudgetExceeded, RateLimited, Unavailable
@@ -54,6 +54,26 @@ class Attempt:
     prompt_tokens: int
     output_cap: int
     number: int
+    price: Price | None
+
+
+class Asked(Protocol):
+    """What the ledger has to know of any request."""
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def provider(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What one attempt may come to: ``amount`` in 10⁻⁹ dollar, output tokens, and the price in force for it."""
+
+    amount: int
+    output_tokens: int
+    price: Price | None
 
 
 class Ledger:
@@ -68,24 +88,23 @@ class Ledger:
 
     def reserve(
         self,
-        request: ChatRequest,
+        request: Asked,
         candidate: Candidate,
         call: CallContext,
         *,
         prompt_tokens: int,
         number: int,
         seconds: float,
+        bound: Bound,
     ) -> Attempt:
         """Commit the row of one attempt that may take ``seconds``, and hold its bound in every budget of the caller.
 
         Raises `BudgetExceeded`, `RateLimited` for calls in flight, `Unavailable`.
         """
-        cap = output_cap(request, candidate)
-        amount = bound_of(prompt_tokens, cap * request.choices, candidate.model.price)
         holds = self._holds(call.principal.budgets)
         operation = Reserve(
-            self._row(request, candidate, call, number=number, amount=amount, holds=holds, seconds=seconds),
-            amount,
+            self._row(request, candidate, call, number=number, bound=bound, holds=holds, seconds=seconds),
+            bound.amount,
             holds,
             call.principal.concurrency if call.principal.token_id else None,
         )
@@ -94,21 +113,30 @@ class Ledger:
             raise RateLimited("The token has as many calls in flight as it may.", retry_after=1)
         if lacking is not None:
             raise self._exceeded(lacking, call.principal.budgets)
-        return Attempt(operation.row["id"], candidate, amount, holds, prompt_tokens, cap * request.choices, number)
+        return Attempt(
+            id=operation.row["id"],
+            candidate=candidate,
+            amount=bound.amount,
+            holds=holds,
+            prompt_tokens=prompt_tokens,
+            output_cap=bound.output_tokens,
+            number=number,
+            price=bound.price,
+        )
 
     def _row(
         self,
-        request: ChatRequest,
+        request: Asked,
         candidate: Candidate,
         call: CallContext,
         *,
         number: int,
-        amount: int,
+        bound: Bound,
         holds: tuple[Hold, ...],
         seconds: float,
     ) -> dict[str, Any]:
         started = now_ms()
-        price = candidate.model.price
+        price = bound.price
         return {
             "id": new_row_id(),
             "request_id": call.request_id,
@@ -121,7 +149,7 @@ class Ledger:
             "provider": candidate.provider.id,
             "endpoint": candidate.endpoint.id,
             "price_version": price.version if price else "",
-            "reserved": amount,
+            "reserved": bound.amount,
             "priced": price is not None,
             "holds": holds_to_json(holds),
             "no": False,
@@ -163,7 +191,7 @@ class Ledger:
             "cost": cost,
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
-            "usage": json.dumps(breakdown_of(usage, attempt.candidate.model.price)),
+            "usage": json.dumps(breakdown_of(usage, attempt.price)),
             "estimated": usage.estimated,
             "error_code": error_code,
             "settled_at": now_ms(),
@@ -174,7 +202,7 @@ class Ledger:
     @staticmethod
     def price(attempt: Attempt, state: str, usage: Usage) -> int | None:
         """What this end of an attempt costs in 10⁻⁹ dollar; None where the model has no price."""
-        return 0 if state == RELEASED else cost_of(usage, attempt.candidate.model.price)
+        return 0 if state == RELEASED else cost_of(usage, attempt.price)
 
     def _commit(self, settle: Settle) -> None:
         """A settlement that cannot be committed is kept and tried again while the process lives."""
@@ -252,7 +280,13 @@ def output_cap(request: ChatRequest, candidate: Candidate) -> int:
     return request.output_cap or candidate.model.max_tokens or DEFAULT_OUTPUT_CAP
 
 
-def asked_name(request: ChatRequest) -> str:
+def chat_bound(request: ChatRequest, candidate: Candidate, prompt_tokens: int) -> Bound:
+    """What an answer in words may come to."""
+    tokens, price = output_cap(request, candidate) * request.choices, candidate.model.price
+    return Bound(bound_of(prompt_tokens, tokens, price), tokens, price)
+
+
+def asked_name(request: Asked) -> str:
     """The model as it was asked for, for the rows and the log."""
     name = request.model or "default"
     return f"{request.provider}/{name}"[:160] if request.provider else name[:160]

@@ -26,7 +26,7 @@ from flaskllm.errors import (
 )
 from flaskllm.services.attempts import Attempts, KeyWatch
 from flaskllm.services.books import CallBooks
-from flaskllm.services.ledger import Attempt, Ledger
+from flaskllm.services.ledger import Attempt, Ledger, chat_bound
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.usage import UsageService
@@ -106,7 +106,14 @@ class ProviderCheck:
 
     def _ask(self, request: ChatRequest, candidate: Candidate, call: CallContext) -> CheckReport:
         prompt_tokens = prompt_estimate(request.messages)
-        books = CallBooks(self._ledger, self._usage, request=request, call=call, prompt_tokens=prompt_tokens)
+        books = CallBooks(
+            self._ledger,
+            self._usage,
+            request=request,
+            call=call,
+            prompt_tokens=prompt_tokens,
+            bound=lambda one: chat_bound(request, one, prompt_tokens),
+        )
         attempts = Attempts([candidate], call, self._keys)
         attempts.next()
         attempt = books.reserve(candidate, attempts.number)

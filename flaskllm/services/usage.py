@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.embedding import EmbedRequest
+from flaskllm.domain.image import ImageRequest
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import invalid
@@ -26,6 +28,9 @@ from flaskllm.services.ledger import asked_name
 from flaskllm.services.metrics import Metrics
 
 log = logging.getLogger("flaskllm.llm_request")
+
+AnyRequest = ChatRequest | EmbedRequest | ImageRequest
+"""Whatever a model may be asked for."""
 
 GROUPS = ("day", "user", "token", "model", "provider", "tag")
 MOST_GROUPS = 10_000
@@ -61,7 +66,7 @@ class UsageService:
         self._database = database
         self._metrics = metrics
 
-    def row(self, request: ChatRequest, call: CallContext, outcome: Outcome) -> dict[str, Any]:
+    def row(self, request: AnyRequest, call: CallContext, outcome: Outcome) -> dict[str, Any]:
         """The values of `repositories.ledger.INSERT_CALL`."""
         latency_ms = int((time.monotonic() - call.started) * 1000)
         finished_at = int(time.time() * 1000)

@@ -17,9 +17,10 @@ from flaskllm.domain.pricing import (
     bound_of,
     breakdown_of,
     cost_of,
-    cost_of_images,
     dollars_text,
     from_dollars,
+    image_bound,
+    image_price,
     per_million,
     to_dollars,
 )
@@ -112,10 +113,24 @@ def test_an_image_is_priced_by_size_and_quality(width: int, height: int, quality
         PixelPrice(1792, 1024, from_dollars("0.08"), "Standard"),
         PixelPrice(1792, 1024, from_dollars("0.12"), "HD"),
     )
-    cost = cost_of_images(Price(0, pixels=pixels), count=2, width=width, height=height, quality=quality)
+    price = image_price(Price(0, pixels=pixels), (width, height), quality)
+    cost = cost_of(Usage(input=9, images=2), price)
     assert cost == (None if dollars is None else 2 * from_dollars(dollars))
+    assert image_bound(9, 2, price) == (cost or 0)
 
 
 def test_images_of_a_free_model_cost_nothing_and_of_an_unpriced_one_nobody_knows() -> None:
-    assert cost_of_images(FREE, count=1, width=7, height=7) == 0
-    assert cost_of_images(None, count=1, width=7, height=7) is None
+    assert cost_of(Usage(images=1), image_price(FREE, (7, 7))) == 0
+    assert cost_of(Usage(images=1), image_price(None, (7, 7))) is None
+
+
+def test_images_are_paid_by_tokens_where_the_price_is_of_tokens() -> None:
+    price = image_price(Price(per_million(5), per_million(40)), (1024, 1024), "high")
+    assert cost_of(Usage(input=10, output=1000), price) == from_dollars("0.04005")
+    assert cost_of(Usage(images=1), price) is None  # the provider told no tokens
+    assert image_bound(10, 1, price) >= from_dollars("0.04005")
+
+
+def test_where_any_size_may_come_the_dearest_is_held() -> None:
+    pixels = (PixelPrice(256, 256, from_dollars("0.016")), PixelPrice(1024, 1024, from_dollars("0.02")))
+    assert image_bound(1, 3, image_price(Price(0, pixels=pixels), None)) == from_dollars("0.06")

@@ -27,7 +27,7 @@ from flaskllm.repositories.database import Database, set_sqlite_pragmas
 from flaskllm.repositories.ledger import apply
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
-from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Ledger
+from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Ledger, chat_bound
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.usage import UsageService
 from tests.databases import fresh_tables
@@ -73,7 +73,8 @@ def call(*budgets: Budget, **more: Any) -> CallContext:
 
 
 def reserve(ledger: Ledger, *budgets: Budget, seconds: float = 30, request: ChatRequest = REQUEST) -> Attempt:
-    return ledger.reserve(request, CANDIDATE, call(*budgets), prompt_tokens=10, number=1, seconds=seconds)
+    bound = chat_bound(request, CANDIDATE, 10)
+    return ledger.reserve(request, CANDIDATE, call(*budgets), prompt_tokens=10, number=1, seconds=seconds, bound=bound)
 
 
 def rows(query: str) -> list[Any]:
@@ -83,7 +84,14 @@ def rows(query: str) -> list[Any]:
 
 def books(ledger: Ledger, *budgets: Budget) -> CallBooks:
     usage = UsageService(Database(db.engine), Metrics(version="test"))
-    return CallBooks(ledger, usage, request=REQUEST, call=call(*budgets), prompt_tokens=10)
+    return CallBooks(
+        ledger,
+        usage,
+        request=REQUEST,
+        call=call(*budgets),
+        prompt_tokens=10,
+        bound=lambda candidate: chat_bound(REQUEST, candidate, 10),
+    )
 
 
 BUDGETS = "SELECT spent, reserved FROM budgets"
@@ -121,9 +129,10 @@ def test_a_budget_says_when_it_begins_anew(ledger: Ledger) -> None:
 
 def test_calls_in_flight_are_bounded_by_token(ledger: Ledger) -> None:
     asked = call(concurrency=1)
-    attempt = ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30)
+    bound = chat_bound(REQUEST, CANDIDATE, 1)
+    attempt = ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
     with pytest.raises(RateLimited):
-        ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30)
+        ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
     ledger.settle(attempt, state=SETTLED, usage=Usage())
     ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30)
 

@@ -1,0 +1,117 @@
+"""OpenAI's wire beside the chat: embeddings and images."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from flaskllm.adapters.base import PassAll, ProviderAdapter, Table
+from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult
+from flaskllm.domain.image import ImageRequest, ImageResult
+from flaskllm.domain.usage import Usage, count, usage_from_openai
+from flaskllm.errors import ProviderError
+
+SHOWN = ("background", "output_format")
+"""What is told of images beside their size and quality."""
+
+
+class OpenAIMedia(ProviderAdapter):
+    """``POST /embeddings`` and ``POST /images/generations``."""
+
+    EMBEDS: ClassVar[Table] = {"dimensions": "dimensions", "user": "user"}
+    DRAWS: ClassVar[Table] = PassAll
+
+    @abstractmethod
+    def at(self, candidate: Candidate, path: str) -> str:
+        """The address of a path of this wire."""
+
+    def called(self, candidate: Candidate) -> str:
+        """The model as it is called there."""
+        return candidate.model.backend_model
+
+    def embed(self, request: EmbedRequest, candidate: Candidate, deadline: float) -> EmbedResult:
+        mapped = self._mapped(request, candidate, self.EMBEDS)
+        body = {"model": self.called(candidate), "input": list(request.inputs), **mapped.params}
+        url = self.at(candidate, "embeddings")
+        wanted = len(request.inputs)
+        return self._exchanged(
+            url, body, candidate, deadline, lambda found: _read_vectors(found, wanted, mapped.dropped)
+        )
+
+    def create_images(self, request: ImageRequest, candidate: Candidate, deadline: float) -> ImageResult:
+        mapped = self._mapped(_without_form(request), candidate, self.DRAWS)
+        body = {"model": self.called(candidate), "prompt": request.prompt, **mapped.params}
+        form = request.params.get("response_format")
+        if form is not None and candidate.model.params.get("response_format") != "drop":
+            body["response_format"] = form
+        url = self.at(candidate, "images/generations")
+        return self._exchanged(url, body, candidate, deadline, lambda found: _read_images(found, mapped.dropped))
+
+
+def _without_form(request: ImageRequest) -> ImageRequest:
+    """Address or bytes: the door gives either, so a vendor that knows only one has nothing to refuse."""
+    params = {name: value for name, value in request.params.items() if name != "response_format"}
+    return ImageRequest(request.prompt, params=params, extras=request.extras, drop_params=request.drop_params)
+
+
+def _read_vectors(body: Mapping[str, Any], wanted: int, dropped: Sequence[str]) -> EmbedResult:
+    rows = sorted(body["data"], key=lambda row: row.get("index", 0))
+    if len(rows) != wanted:
+        raise ProviderError(f"The provider made {len(rows)} vectors of {wanted} texts.", may_be_billed=True)
+    vectors = [_vector(row["embedding"]) for row in rows]
+    return EmbedResult(vectors, usage_from_openai(body.get("usage")), body.get("model"), dropped)
+
+
+def _vector(told: Any) -> list[float]:
+    """A vector as numbers, or as base64 of little-endian floats. Raises `ValueError` for what is none."""
+    if isinstance(told, str):
+        raw = base64.b64decode(told, validate=True)
+        told = struct.unpack(f"<{len(raw) // 4}f", raw)
+    found = [float(value) for value in told]
+    if not found or not all(map(math.isfinite, found)):
+        raise ValueError
+    return found
+
+
+def _read_images(body: Mapping[str, Any], dropped: Sequence[str]) -> ImageResult:
+    images = [_image(one) for one in body["data"]]
+    if not images:
+        raise ProviderError("The provider drew nothing.", may_be_billed=True)
+    return ImageResult(
+        images=images,
+        usage=_usage(body.get("usage")),
+        created=count(body.get("created")),
+        size=_text(body.get("size")),
+        quality=_text(body.get("quality")),
+        dropped=dropped,
+        more={name: body[name] for name in SHOWN if _text(body.get(name))},
+    )
+
+
+def _image(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises `KeyError` for an image that is neither at an address nor in bytes."""
+    found = {name: one[name] for name in ("url", "b64_json", "revised_prompt") if _text(one.get(name))}
+    if not found.keys() & {"url", "b64_json"}:
+        raise KeyError("url")
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _usage(raw: Any) -> Usage | None:
+    """The tokens of images; None where they are paid by the piece."""
+    if not isinstance(raw, dict):
+        return None
+    inward, outward = count(raw.get("input_tokens")), count(raw.get("output_tokens"))
+    if inward is None or outward is None:
+        return None
+    details = raw.get("input_tokens_details")
+    pictured = min(count(details.get("image_tokens")) or 0, inward) if isinstance(details, dict) else 0
+    return Usage(input=inward - pictured, image_input=pictured, output=outward)
