@@ -134,7 +134,7 @@ def test_calls_in_flight_are_bounded_by_token(ledger: Ledger) -> None:
     with pytest.raises(RateLimited):
         ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
     ledger.settle(attempt, state=SETTLED, usage=Usage())
-    ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30)
+    ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
 
 
 def test_a_settlement_in_another_month_goes_to_the_month_that_holds_it(ledger: Ledger) -> None:
