@@ -61,6 +61,20 @@ def chat() -> Response:
     return answer_response(orjson.dumps(wire.write_answer(answer)), answer)
 
 
+@bp.post("/images/generations")
+@documented("Draw an image", body=wire.ImageSchema(), answer=wire.IMAGES, headers=CLAIMS)
+def create_images() -> Response:
+    answer = services.chat.create_images(wire.read_images(json_body()), new_call("gate"))
+    return answer_response(orjson.dumps(wire.write_images(answer.result)), answer)
+
+
+@bp.post("/embeddings")
+@documented("Embed texts", body=wire.EmbedSchema(), answer=wire.EMBEDDINGS, headers=CLAIMS)
+def create_embeddings() -> Response:
+    answer = services.chat.embed(wire.read_embeddings(json_body()), new_call("gate"))
+    return answer_response(orjson.dumps(wire.write_embeddings(answer.result, answer.usage)), answer)
+
+
 @bp.get("/health")
 @documented("Whether the gate is up", answer=wire.HEALTH)
 def health() -> Response:

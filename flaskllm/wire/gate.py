@@ -255,7 +255,8 @@ class Inputs(fields.Field[Any]):
             return [str(self._one.deserialize(value))]
         if not isinstance(value, list) or not 1 <= len(value) <= MOST_INPUTS:
             raise ValidationError(f"must be a string or a list of 1 to {MOST_INPUTS} strings")
-        return list(fields.List(self._one).deserialize(value) or ())
+        read: list[str] = fields.List(self._one).deserialize(value)  # type: ignore[assignment]
+        return read
 
 
 class EmbedParameterSchema(CamelSchema):

@@ -14,7 +14,7 @@ from flaskllm.extensions import db
 from tests.actors import Caller
 from tests.conftest import MakeApp, provider_environment
 from tests.upstream import Upstream, faults
-from tests.wire.test_gate import BAD
+from tests.wire.test_gate import BAD, BAD_EMBEDDINGS, BAD_IMAGES
 
 ROOT = "/llm-gate/v1"
 CORRELATION = "7b1f3c2e-5d4a-4f6b-8c9d-0e1f2a3b4c5d"
@@ -35,6 +35,12 @@ def asking(*messages: Any, **parameter: Any) -> dict[str, Any]:
     return {"prompt": {"parameter": parameter, "messages": list(messages) or [USER]}}
 
 
+def drawing(model: str, **parameter: Any) -> dict[str, Any]:
+    """S2's image."""
+    provider = {"name": "azure_openai", "model": {"name": model}}
+    return {"provider": provider, "prompt": {"message": "A cat wearing a hat", "parameter": parameter}}
+
+
 def ask(caller: Caller, body: Any, *, status: int = 200, path: str = "/chat", **headers: str) -> Any:
     return caller.post(ROOT + path, body, status=status, headers={**THREE, **headers})
 
@@ -45,7 +51,7 @@ def details(response: Any) -> list[str]:
 
 # -- the three headers -------------------------------------------------------------------------------------------------
 
-PATHS = [("GET", "/providers"), ("POST", "/chat")]
+PATHS = [("GET", "/providers"), ("POST", "/chat"), ("POST", "/images/generations"), ("POST", "/embeddings")]
 
 
 @pytest.mark.parametrize("method, path", PATHS)
@@ -286,15 +292,67 @@ def test_a_body_that_is_no_object_of_json_is_refused(azure: Flask, body: str) ->
     assert (response.status_code, response.json["error"]["code"]) == (400, "invalid_request")
 
 
-def test_the_document_takes_no_body_that_the_gate_refuses(app: Flask) -> None:
+@pytest.mark.parametrize(
+    "path, bad, good",
+    [
+        ("/chat", BAD, asking(USER, {"role": "assistant", "toolCalls": []}, temperature=1, stop="x", tools=[TOOL])),
+        ("/images/generations", BAD_IMAGES, drawing("dall-e-2", n=1, size="auto", quality=None)),
+        ("/embeddings", BAD_EMBEDDINGS, {"input": ["x", "y"], "parameter": {"dimensions": 5}}),
+    ],
+)
+def test_the_document_takes_no_body_that_the_gate_refuses(app: Flask, path: str, bad: Any, good: Any) -> None:
     document = app.test_client().get("/openapi.json").json
-    form = document["paths"][f"{ROOT}/chat"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    form = document["paths"][f"{ROOT}{path}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     validator = Draft202012Validator({**form, "components": document["components"]})
-    taken = [body for body, _ in BAD if validator.is_valid(body) and "nan" not in repr(body)]
-    assert taken == []
-    assert validator.is_valid(
-        asking(USER, {"role": "assistant", "toolCalls": []}, temperature=1, stop="x", tools=[TOOL])
-    )
+    assert [body for body, _ in bad if validator.is_valid(body) and "nan" not in repr(body)] == []
+    assert validator.is_valid(good)
+
+
+# -- images and embeddings ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model, parameter, cost",
+    [
+        ("dall-e-2", {"n": 1, "size": "1024x1024"}, "0.02"),
+        ("dall-e-2", {"n": 2, "size": "512x512"}, "0.036"),
+        ("dall-e-2", {"size": "256x256"}, "0.016"),
+        ("dall-e-3", {"size": "1024x1024"}, "0.04"),
+        ("dall-e-3", {"size": "1792x1024", "quality": "Standard"}, "0.08"),
+        ("dall-e-3", {"size": "1792x1024", "quality": "HD"}, "0.12"),
+    ],
+)
+def test_images_cost_by_size_and_quality(azure: Flask, model: str, parameter: dict[str, Any], cost: str) -> None:
+    response = ask(Caller.on(azure), drawing(model, **parameter), path="/images/generations")
+    assert [set(image) for image in response.json["data"]] == [{"url"}] * parameter.get("n", 1)
+    assert set(response.json) == {"data"}
+    assert response.headers["X-FlaskLLM-Cost"] == cost
+
+
+def test_texts_are_embedded_in_their_order(azure: Flask, upstream: Upstream) -> None:
+    provider = {"name": "azure_openai", "model": {"name": "text-embedding-ada-002"}}
+    response = ask(Caller.on(azure), {"provider": provider, "input": ["one", "two three"]}, path="/embeddings")
+    assert [row["index"] for row in response.json["data"]] == [0, 1]
+    assert all(row["embedding"] for row in response.json["data"])
+    assert response.json["usage"] == {"completionTokens": 0, "promptTokens": 3, "totalTokens": 3}
+    assert response.headers["X-FlaskLLM-Cost"] == "0.0000003"
+    assert upstream.requests[-1].body["input"] == ["one", "two three"]
+
+
+def test_each_kind_needs_its_own_scope(azure: Flask) -> None:
+    chats = Caller.on(azure, scopes=["chat"])
+    assert ask(chats, drawing("dall-e-2"), path="/images/generations", status=403)
+    assert ask(chats, {"input": "x"}, path="/embeddings", status=403)
+    draws = Caller.on(azure, scopes=["images"])
+    assert ask(draws, drawing("dall-e-2"), path="/images/generations")
+    assert ask(draws, asking(), status=403)
+
+
+@pytest.mark.parametrize("path, body", [("/images/generations", drawing("gpt-4")), ("/embeddings", {
+    "provider": {"model": {"name": "gpt-4"}}, "input": "x",
+})])  # fmt: skip
+def test_a_model_of_another_kind_is_told_so(azure: Flask, path: str, body: Any) -> None:
+    assert ask(Caller.on(azure), body, path=path, status=400).json["error"]["code"] == "invalid_request"
 
 
 # -- Azure's regions ---------------------------------------------------------------------------------------------------
