@@ -17,6 +17,8 @@ from flaskllm.errors import InvalidRequest, invalid
 
 DEEPEST = 64
 LONGEST_NAME_SHOWN = 80
+MOST_DIGITS = 20
+"""Of a whole number of 64 bits, its sign included."""
 
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # possessive: linear on whatever is sent
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -51,7 +53,9 @@ def decode_value(body: bytes) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole
+        )
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: line {error.lineno}, column {error.colno}.") from None
     except (ValueError, RecursionError):  # a number of thousands of digits
@@ -78,6 +82,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> NoReturn:
     raise InvalidRequest(f"The body is not JSON: {name} is no number.")
+
+
+def _whole(text: str) -> int | float:
+    """A number beyond 64 bits as most readers have it: orjson, which writes it on, and SQL know no longer ones."""
+    if len(text) <= MOST_DIGITS and -(2**63) <= (value := int(text)) < 2**64:
+        return value
+    return _finite(text)
 
 
 def _finite(text: str) -> float:

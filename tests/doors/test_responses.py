@@ -215,6 +215,17 @@ def test_a_refused_body_costs_and_leaves_nothing(gateway: Flask, upstream: Upstr
     assert rows(gateway, "SELECT count(*) FROM attempts") == [(0,)]
 
 
+def test_numbers_beyond_64_bits_are_sent_stored_and_told_again(gateway: Flask, upstream: Upstream) -> None:
+    """Found by schemathesis: what one library reads another would not write."""
+    caller, huge = Caller.on(gateway), 2**70
+    tool = {**TOOL, "parameters": {"type": "object", "properties": {"n": {"type": "number", "maximum": huge}}}}
+    answer = ask(caller, [{"role": "user", "content": "hi", "more": [huge]}], model=GPT, tools=[tool])
+    assert answer["tools"][0]["parameters"]["properties"]["n"]["maximum"] == huge
+    assert caller.get(f"{PATH}/{answer['id']}").json == answer
+    assert caller.get(f"{PATH}/{answer['id']}/input_items").json["data"][0]["more"] == [huge]
+    caller.chat(model=GPT, tools=[{"type": "function", "function": {"name": "f", "parameters": tool["parameters"]}}])
+
+
 def test_an_answer_that_cannot_be_stored_is_told_and_says_so(app: Flask, caller: Caller) -> None:
     rows(app, "CREATE TRIGGER full BEFORE INSERT ON responses BEGIN SELECT RAISE(ABORT, 'disk full'); END")
     answer = ask(caller, "hello")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from flaskllm.errors import InvalidRequest
 from flaskllm.wire.json import decode
 
+WHOLE = st.integers(-(2**63), 2**64 - 1)
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=30,
 )
@@ -23,6 +25,13 @@ ANYTHING = st.recursive(
 @given(st.dictionaries(st.text(), ANYTHING), st.booleans())
 def test_every_sound_object_comes_through_unchanged(value: dict, escaped: bool):
     assert decode(json.dumps(value, ensure_ascii=escaped).encode()) == value
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**300])
+def test_a_number_beyond_64_bits_can_be_written_on(number: int):
+    found = decode(f'{{"a": [{number}]}}'.encode())
+    assert found == {"a": [float(number)]}
+    assert orjson.loads(orjson.dumps(found)) == found
 
 
 @pytest.mark.parametrize(
