@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, request
 from flaskllm.blueprints import (
     administration,
     auth,
+    azure,
     conversations,
     docs,
     external,
@@ -57,12 +58,8 @@ class Door:
 
 
 WRITES_TEMPLATES = ("create_template", "change_template", "delete_template")
-GATE_RULES = {
-    "list_providers": signed_in,
-    "create_images": needs("images"),
-    "create_embeddings": needs("embeddings"),
-    "health": open_to_all,
-}
+MEDIA_RULES = {"create_images": needs("images"), "create_embeddings": needs("embeddings")}
+GATE_RULES = {"list_providers": signed_in, "health": open_to_all, **MEDIA_RULES}
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),
     Door(tokens.bp, "/api/tokens", signed_in, asks={"list_tokens"}),
@@ -71,7 +68,8 @@ DOORS = (
     Door(webhook.bp, "/api/v1", needs("webhook"), {"health": open_to_all}),
     Door(templates.bp, "/api/v1/templates", needs("webhook"), dict.fromkeys(WRITES_TEMPLATES, admin_only)),
     Door(gate.bp, "{GATE_PATH}/v1", needs("chat"), GATE_RULES),
-    Door(openai.bp, "/v1", needs("chat"), asks=None),
+    Door(openai.bp, "/v1", needs("chat"), MEDIA_RULES, asks=None),
+    Door(azure.bp, "/openai/deployments", needs("chat"), MEDIA_RULES, asks=None),
     Door(responses.bp, "/v1", needs("chat"), asks=None),
     Door(messages.bp, "/v1", needs("chat"), asks=None),
     Door(external.bp, "/api/external", needs("external")),

@@ -1,4 +1,4 @@
-"""OpenAI's dialect (S4): ``/v1/chat/completions`` and ``/v1/models``."""
+"""OpenAI's dialect (S4): ``/v1/chat/completions``, ``/v1/embeddings``, ``/v1/images/generations``, ``/v1/models``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.errors import NotFound
 from flaskllm.extensions import services
+from flaskllm.wire import embeddings as embeddings_wire
+from flaskllm.wire import images as images_wire
 from flaskllm.wire import models as models_wire
 from flaskllm.wire import openai as wire
 
@@ -26,13 +28,42 @@ bp = Blueprint("openai", __name__)
     description="A model is asked for by name, `provider/name`, alias, tier (`small`, `medium`, `large`) or `auto`.",
 )
 def create_chat_completion() -> Response:
-    ask = wire.read_chat(json_body())
+    return answer_chat()
+
+
+def answer_chat(model: str | None = None) -> Response:
+    """``model``: the one in the path, where that names it."""
+    ask = wire.read_chat(json_body(), model=model)
     call = new_call("openai", metadata=ask.metadata)
     if ask.stream:
         stream = services.chat.stream(ask, call)
         return stream_response(wire.write_chunks(stream, ask, call.request_id), stream)
     answer = services.chat.complete(ask, call)
     return answer_response(wire.write_answer(answer), answer)
+
+
+@bp.post("/embeddings")
+@documented("Turn texts into vectors", body=embeddings_wire.EMBEDDINGS, answer=embeddings_wire.VECTORS)
+def create_embeddings() -> Response:
+    return answer_embeddings()
+
+
+def answer_embeddings(model: str | None = None) -> Response:
+    ask, form = embeddings_wire.read_embeddings(json_body(), model=model)
+    answer = services.chat.embed(ask, new_call("embeddings"))
+    return answer_response(embeddings_wire.write_embeddings(answer, form), answer)
+
+
+@bp.post("/images/generations")
+@documented("Draw images", body=images_wire.DRAW, answer=images_wire.DRAWN)
+def create_images() -> Response:
+    return answer_images()
+
+
+def answer_images(model: str | None = None) -> Response:
+    ask = images_wire.read_images(json_body(), model=model)
+    answer = services.chat.create_images(ask, new_call("images"))
+    return answer_response(images_wire.write_images(answer, ask), answer)
 
 
 @bp.get("/models")

@@ -211,6 +211,7 @@ ENVELOPE: dict[str, Check] = {
     "metadata": metadata,
     "drop_params": boolean,
 }
+KNOWN = ENVELOPE | PARAMS
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 PARTS: dict[str, str | None] = {
     "text": "text",
@@ -297,7 +298,7 @@ CHAT: shapes.Shape = {
     "description": "A field that is null counts as absent. Fields not named here go on to providers of the same wire; "
     "another provider's are refused by name, as is what only an administrator may set.",
     "properties": {
-        **{name: shapes.maybe(shapes.form_of(check)) for name, check in (ENVELOPE | PARAMS).items()},
+        **{name: shapes.maybe(shapes.form_of(check)) for name, check in KNOWN.items()},
         "messages": shapes.several(MESSAGE, minItems=1, maxItems=MOST_MESSAGES),
         "tools": shapes.maybe(shapes.several(TOOL, maxItems=MOST_TOOLS)),
     },
@@ -345,18 +346,14 @@ def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:
 
     Raises `InvalidRequest` with a detail for each field at fault. A field that is null counts as absent.
     """
-    if len(body) > MOST_FIELDS:
-        raise InvalidRequest(f"The body has more than {MOST_FIELDS} fields.")
-    given = {name: value for name, value in body.items() if value is not None}
-    faults = _faults(given)
+    given = given_of(body)
+    faults = faults_of(given, KNOWN)
     if "messages" not in given:
         faults.append({"field": "messages", "message": "is missing"})
     elif sequence(MOST_MESSAGES)(given["messages"]) is None:
         faults += _message_faults(given["messages"])
     faults += _tool_faults(given.get("tools"))
-    if faults:
-        first = faults[0]
-        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults[:MOST_TOLD])
+    refuse(faults)
     options = given.get("stream_options") or {}
     return ChatRequest(
         model=model or given.get("model"),
@@ -370,10 +367,25 @@ def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:
     )
 
 
-def _faults(given: Mapping[str, Any]) -> list[Detail]:
+def given_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a body; one that is null counts as absent. Raises `InvalidRequest` for too many."""
+    if len(body) > MOST_FIELDS:
+        raise InvalidRequest(f"The body has more than {MOST_FIELDS} fields.")
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def refuse(faults: list[Detail]) -> None:
+    """Raises `InvalidRequest` where there is a fault, telling them all."""
+    if faults:
+        first = faults[0]
+        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults[:MOST_TOLD])
+
+
+def faults_of(given: Mapping[str, Any], known: Mapping[str, Check]) -> list[Detail]:
+    """What is wrong with the known fields, and which others are not a caller's to set."""
     faults: list[Detail] = []
     for name, value in given.items():
-        check = PARAMS.get(name) or ENVELOPE.get(name)
+        check = known.get(name)
         if check is not None:
             if fault := check(value):
                 faults.append({"field": name, "message": fault})
