@@ -6,7 +6,6 @@ from flask import Blueprint, Response, g, request
 
 from flaskllm.blueprints._calls import answer_response, new_call, stream_response
 from flaskllm.blueprints._doc import documented
-from flaskllm.blueprints._errors import dialect
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.errors import DomainError
 from flaskllm.extensions import services
@@ -72,6 +71,6 @@ def count_tokens() -> Response:
 @bp.after_app_request
 def name_the_request(response: Response) -> Response:
     """Anthropic's SDKs read the id under this name, of failures too."""
-    if dialect(request.path) == "anthropic":
+    if request.path.startswith("/v1/messages"):
         response.headers["request-id"] = g.get("request_id", "")
     return response
