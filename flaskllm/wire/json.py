@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, NoReturn
@@ -17,8 +18,7 @@ from flaskllm.errors import InvalidRequest, invalid
 
 DEEPEST = 64
 LONGEST_NAME_SHOWN = 80
-MOST_DIGITS = 20
-"""Of a whole number of 64 bits, its sign included."""
+LARGEST = int(sys.float_info.max)
 
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # possessive: linear on whatever is sent
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -85,10 +85,14 @@ def _constant(name: str) -> NoReturn:
 
 
 def _whole(text: str) -> int | float:
-    """A number beyond 64 bits as most readers have it: orjson, which writes it on, and SQL know no longer ones."""
-    if len(text) <= MOST_DIGITS and -(2**63) <= (value := int(text)) < 2**64:
+    """A number beyond 64 bits as most readers have it: orjson, which writes it on, and SQL know no longer ones.
+
+    One beyond every float is the largest of them, so that whoever bounds the field can name it.
+    """
+    value = int(text)  # raises for thousands of digits
+    if -(2**63) <= value < 2**64:
         return value
-    return _finite(text)
+    return float(max(-LARGEST, min(value, LARGEST)))
 
 
 def _finite(text: str) -> float:
