@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from werkzeug.routing import Rule
 
 from flaskllm.blueprints import DOORS
+from flaskllm.blueprints._errors import dialect
 from flaskllm.blueprints._guard import open_to_all
+from flaskllm.errors import Unauthenticated
+from flaskllm.wire.errors import DIALECTS
 
 ROOT = Path(__file__).parent.parent
 OPEN = {
@@ -54,6 +58,27 @@ def test_every_other_path_asks_for_a_credential_before_it_does_anything(app: Fla
 @pytest.mark.parametrize("path, keys", [("/v1/models", {"error"}), ("/llm/conversations", {"status", "error"})])
 def test_a_refusal_speaks_the_dialect_of_its_family(app: Flask, path: str, keys: set[str]) -> None:
     assert set(app.test_client().get(path).json or {}) == keys
+
+
+def test_every_route_refuses_in_the_dialect_that_the_document_says(app: Flask) -> None:
+    client = app.test_client()
+    for method, rule in routes(app):
+        if rule.rule not in OPEN and rule.endpoint != "static":
+            refused = client.open(re.sub(r"<[^>]+>", "x", rule.rule), method=method)
+            form = DIALECTS[dialect(rule.rule)](Unauthenticated("x"), "x")
+            assert shape(refused.json) == shape(form), rule.rule
+
+
+def test_every_route_is_in_the_document(app: Flask) -> None:
+    paths = app.test_client().get("/openapi.json").json["paths"]
+    for method, rule in routes(app):
+        if rule.endpoint != "static":
+            assert method.lower() in paths[re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)], rule.rule
+
+
+def shape(document: Any) -> Any:
+    """Its keys, all the way down."""
+    return {name: shape(held) for name, held in document.items()} if isinstance(document, dict) else None
 
 
 def test_every_route_has_a_call_in_requests(app: Flask) -> None:
