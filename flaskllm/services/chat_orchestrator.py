@@ -260,11 +260,12 @@ class ChatOrchestrator:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget
         must be kept."""
         abilities = self._factory.adapter_for(candidate).ABILITIES
-        if "image_http" not in abilities:
-            messages = self._images.inline(request.messages, deadline, secure_stays="image_url" in abilities)
-            if request.native and messages != request.messages:  # as it came it names what cannot be fetched
-                request = replace(request, native=replace(request.native, body=None))
-            request = replace(request, messages=messages)
+        fetches = "image_http" in abilities
+        secure_stays = "image_url" in abilities and not fetches
+        messages = self._images.inline(request.messages, deadline, secure_stays=secure_stays, images_stay=fetches)
+        if messages != request.messages:
+            native = replace(request.native, body=None) if request.native else None  # it names what cannot be fetched
+            request = replace(request, messages=messages, native=native)
         if call.principal.budgets and request.output_cap is None:
             request = replace(request, params={**request.params, "max_tokens": output_cap(request, candidate)})
         return request

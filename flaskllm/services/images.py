@@ -42,16 +42,26 @@ class ImageInliner:
         self._most_together = most_together
 
     def inline(
-        self, messages: list[dict[str, Any]], deadline: float, *, secure_stays: bool = False
+        self,
+        messages: list[dict[str, Any]],
+        deadline: float,
+        *,
+        secure_stays: bool = False,
+        images_stay: bool = False,
     ) -> list[dict[str, Any]]:
         """The messages with each address replaced by a data URL, until ``deadline`` (monotonic seconds).
 
-        ``secure_stays``: an https address is left to the provider, which takes no other.
+        ``secure_stays``: an https address is left to the provider, which takes no other. ``images_stay``: it fetches
+        images, whatever their address, and no files.
 
         What changes is copied, the caller's objects stay as they are, and an address that stands there twice is
         fetched once. Raises `InvalidRequest` or `ForbiddenTarget` naming the field.
         """
-        wanted = [one for one in _addresses(messages) if not (secure_stays and one[1].startswith("https://"))]
+        wanted = [
+            (field, url, is_file)
+            for field, url, is_file in _addresses(messages)
+            if not (secure_stays and url.startswith("https://")) and (is_file or not images_stay)
+        ]
         if len(wanted) > self._most_images:
             raise invalid(wanted[self._most_images][0], f"is one image more than the {self._most_images} of a request")
         fetched: dict[str, str] = {}

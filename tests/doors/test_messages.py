@@ -605,6 +605,12 @@ def test_names_of_the_hall_are_told_as_the_caller_wrote_them(gateway: Flask, ups
     assert upstream.requests == []
 
 
+def test_a_document_by_its_address_is_fetched_for_who_cannot(gateway: Flask, upstream: Upstream) -> None:
+    source = {"type": "url", "url": f"{upstream.url}/images/pixel.png"}
+    error = ask(Caller.on(gateway), [{"type": "document", "source": source}], model=OPENAI, status=400)
+    assert message_of(error) == "messages[0].content[0].source.url: must be a PDF"
+
+
 # -- errors, faults, hang-ups ------------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,14 @@ def test_an_address_that_stands_there_twice_is_fetched_once(shelf: str) -> None:
     assert after[1]["content"][0] == after[1]["content"][1]
 
 
+def test_who_fetches_images_is_given_files_all_the_same(shelf: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"{shelf}/a.png"}}
+    asked = ask({"type": "file", "file": {"file_url": f"{shelf}/a.pdf"}}, image)
+    file, left = inliner(shelf).inline(asked, soon(), images_stay=True)[1]["content"]
+    assert file["file"]["file_data"] == as_data("/a.pdf", "application/pdf")
+    assert (left, Shelf.asked) == (image, ["/a.pdf"])
+
+
 @pytest.mark.parametrize("path", ["/page", "/a.svg", "/empty", "/a.pdf", "/missing"])
 def test_what_is_no_image_is_refused_by_its_field(shelf: str, path: str) -> None:
     messages = [{"role": "user", "content": "a"}, *ask({"type": "text", "text": "b"}, image(shelf + path))]
