@@ -46,9 +46,9 @@ class OpenAIMedia(ProviderAdapter):
     def create_images(self, request: ImageRequest, candidate: Candidate, deadline: float) -> ImageResult:
         mapped = self._mapped(_without_form(request), candidate, self.DRAWS)
         body = {"model": self.called(candidate), "prompt": request.prompt, **mapped.params}
-        form = request.params.get("response_format")
-        if form is not None and candidate.model.params.get("response_format") != "drop":
-            body["response_format"] = form
+        wants_bytes = request.params.get("response_format") == "b64_json"
+        if wants_bytes and candidate.model.params.get("response_format") != "drop":
+            body["response_format"] = "b64_json"  # models that know the word give addresses without it
         url = self.at(candidate, "images/generations")
         return self._exchanged(url, body, candidate, deadline, lambda found: _read_images(found, mapped.dropped))
 

@@ -36,8 +36,8 @@ CHAT = [
 ]
 PLAN = {
     "chat": CHAT,
-    "embed": ["openai/text-embedding-3-small", "azure_openai/text-embedding-ada-002", "demo/demo-embedding"],
-    "draw": ["openai/gpt-image-1", "azure_openai/dall-e-3", "demo/demo-image"],
+    "embed": ["openai/text-embedding-3-small", "azure_openai/text-embedding-ada-002", "gemini-embedding-001", "demo"],
+    "draw": ["gpt-image-1-mini", "azure_openai/dall-e-3", "demo"],
 }
 PROGRAMS = {
     "openai_python.py": "python-openai",

@@ -1,0 +1,307 @@
+"""``/v1/embeddings``, ``/v1/images/generations`` and Azure's paths: forms, prices, fall-back, bad input."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from flaskllm.extensions import db
+from tests.actors import Caller
+from tests.conftest import MakeApp, provider_environment
+from tests.upstream import Upstream, faults
+
+EMBEDS = ["demo", "text-embedding-3-small", "azure_openai/text-embedding-ada-002", "gemini-embedding-001"]
+DRAWS = ["demo", "gpt-image-1-mini", "azure_openai/dall-e-2"]
+
+
+@pytest.fixture
+def caller(gateway: Flask) -> Caller:
+    return Caller.on(gateway)
+
+
+def embed(caller: Caller, status: int = 200, **body: Any) -> Any:
+    return caller.post("/v1/embeddings", body, status=status)
+
+
+def draw(caller: Caller, status: int = 200, **body: Any) -> Any:
+    return caller.post("/v1/images/generations", body, status=status)
+
+
+def rows(app: Flask, query: str) -> list[Any]:
+    with app.app_context(), db.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+# -- embeddings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", EMBEDS)
+def test_a_vector_for_each_text_in_order(caller: Caller, model: str) -> None:
+    response = embed(caller, model=model, input=["one", "two", "one"])
+    body = response.json
+    assert (body["object"], [row["index"] for row in body["data"]]) == ("list", [0, 1, 2])
+    first, second, third = (row["embedding"] for row in body["data"])
+    assert first == third != second
+    assert all(isinstance(value, float) for value in first)
+    assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] > 0
+    assert response.headers["X-FlaskLLM-Attempts"] == "1"
+    assert float(response.headers["X-FlaskLLM-Cost"]) >= 0
+
+
+@pytest.mark.parametrize("model", EMBEDS)
+def test_base64_holds_the_same_numbers(caller: Caller, model: str) -> None:
+    plain = embed(caller, model=model, input="one").json["data"][0]["embedding"]
+    packed = embed(caller, model=model, input="one", encoding_format="base64").json["data"][0]["embedding"]
+    raw = base64.b64decode(packed)
+    assert struct.unpack(f"<{len(raw) // 4}f", raw) == pytest.approx(plain, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", ["demo", "text-embedding-3-small", "gemini-embedding-001"])
+def test_the_length_is_the_callers_choice(caller: Caller, model: str) -> None:
+    assert len(embed(caller, model=model, input="one", dimensions=7).json["data"][0]["embedding"]) == 7
+
+
+def test_demo_makes_unit_vectors(caller: Caller) -> None:
+    [row] = embed(caller, model="demo", input="anything").json["data"]
+    assert math.hypot(*row["embedding"]) == pytest.approx(1)
+
+
+def test_token_ids_are_taken_where_the_provider_takes_them(caller: Caller) -> None:
+    assert len(embed(caller, model="text-embedding-3-small", input=[1, 2, 3]).json["data"]) == 1
+    assert len(embed(caller, model="text-embedding-3-small", input=[[1, 2], [3]]).json["data"]) == 2
+    fault = embed(caller, 400, model="gemini-embedding-001", input=[[1, 2]]).json["error"]
+    assert fault["param"] == "input[0]"
+
+
+def test_many_texts_are_several_calls_where_the_provider_takes_a_hundred(caller: Caller, upstream: Upstream) -> None:
+    body = embed(caller, model="gemini-embedding-001", input=[f"text {n}" for n in range(230)]).json
+    assert len(body["data"]) == 230
+    assert [len(seen.body["requests"]) for seen in upstream.requests] == [100, 100, 30]
+
+
+def test_embeddings_cost_their_tokens(gateway: Flask, caller: Caller) -> None:
+    """Seed 2's row: $0.1 a million."""
+    response = embed(caller, model="azure_openai/text-embedding-ada-002", input="one two three")
+    tokens = response.json["usage"]["prompt_tokens"]
+    assert rows(gateway, "SELECT door, prompt_tokens, completion_tokens, cost, status, attempts FROM calls") == [
+        ("embeddings", tokens, 0, tokens * 100, 200, 1)
+    ]
+    assert rows(gateway, "SELECT state, cost FROM attempts") == [("settled", tokens * 100)]
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", DRAWS)
+@pytest.mark.parametrize("form", ["url", "b64_json"])
+def test_images_come_as_they_were_asked_for(caller: Caller, model: str, form: str) -> None:
+    body = draw(caller, model=model, prompt="a cat", n=2, size="256x256", response_format=form).json
+    assert len(body["data"]) == 2
+    assert body["created"] > 1_700_000_000
+    for image in body["data"]:
+        assert image.keys() & {"url", "b64_json"} == {form}
+        if image.get("url", "data:").startswith("data:"):
+            raw = base64.b64decode(image[form].rpartition(",")[2])
+            assert raw.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_demo_draws_what_it_says(caller: Caller) -> None:
+    body = draw(caller, model="demo", prompt="a cat", size="64x32").json
+    raw = base64.b64decode(body["data"][0]["b64_json"])
+    assert struct.unpack(">II", raw[16:24]) == (64, 32)
+    assert len(set(zlib.decompress(raw[41:-16]).split(b"\0")[1:])) == 1
+    assert body["size"] == "64x32"
+
+
+def test_gemini_draws_in_its_answer(caller: Caller, make_app: MakeApp, upstream: Upstream, tmp_path: Any) -> None:
+    catalogue = tmp_path / "models.yaml"
+    catalogue.write_text("models:\n  gemini-2.5-flash-image: {provider: gemini, type: image}\n")
+    app = make_app(**provider_environment(upstream, "gemini"), LLM_GATEWAY_CONFIG_PATH=str(catalogue))
+    app.test_cli_runner().invoke(args=["seed"])
+    painter = Caller.on(app)
+    body = draw(painter, model="gemini-2.5-flash-image", prompt="a cat", n=2, size="1792x1024").json
+    assert len(body["data"]) == 2
+    assert body["usage"]["output_tokens"] > 0
+    assert upstream.requests[-1].body["generationConfig"]["imageConfig"] == {"aspectRatio": "16:9"}
+    fault = draw(painter, 400, model="gemini-2.5-flash-image", prompt="a cat", size="333x444").json["error"]
+    assert fault["param"] == "size"
+
+
+@pytest.mark.parametrize(
+    "model, asked, nano",
+    [
+        ("dall-e-2", {}, 20_000_000),
+        ("dall-e-2", {"size": "512x512"}, 18_000_000),
+        ("dall-e-2", {"size": "256x256", "n": 3}, 48_000_000),
+        ("dall-e-3", {"quality": "standard"}, 40_000_000),
+        ("dall-e-3", {"quality": "hd"}, 80_000_000),
+        ("dall-e-3", {"quality": "hd", "size": "1792x1024"}, 120_000_000),
+        ("dall-e-3", {"size": "1024x1792"}, 80_000_000),
+    ],
+)
+def test_images_cost_what_seed_2_prints(gateway: Flask, caller: Caller, model: str, asked: Any, nano: int) -> None:
+    response = draw(caller, model=f"azure_openai/{model}", prompt="a cat", **asked)
+    assert float(response.headers["X-FlaskLLM-Cost"]) == pytest.approx(nano / 1e9)
+    assert rows(gateway, "SELECT cost FROM calls") == [(nano,)]
+    assert rows(gateway, "SELECT state, reserved, cost, estimated FROM attempts") == [("settled", nano, nano, False)]
+
+
+def test_a_size_without_a_price_is_unpriced_and_never_zero(gateway: Flask, caller: Caller) -> None:
+    response = draw(caller, model="azure_openai/dall-e-2", prompt="a cat", size="333x444")
+    assert "X-FlaskLLM-Cost" not in response.headers
+    assert rows(gateway, "SELECT cost FROM calls") == [(None,)]
+
+
+def test_unpriced_images_can_be_refused(make_app: MakeApp, upstream: Upstream) -> None:
+    app = make_app(**provider_environment(upstream, "azure_openai"), UNPRICED_MODELS="refuse")
+    caller = Caller.on(app)
+    draw(caller, 402, model="dall-e-2", prompt="a cat", size="333x444")
+    draw(caller, model="dall-e-2", prompt="a cat", size="512x512")
+
+
+def test_images_by_tokens_cost_their_tokens(gateway: Flask, caller: Caller) -> None:
+    response = draw(caller, model="gpt-image-1-mini", prompt="a cat")
+    usage = response.json["usage"]
+    assert usage["output_tokens"] > 0
+    [(prompt, completion, cost)] = rows(gateway, "SELECT prompt_tokens, completion_tokens, cost FROM calls")
+    assert (prompt, completion) == (usage["input_tokens"], usage["output_tokens"])
+    assert cost is None or cost > 0
+
+
+def test_a_budget_holds_images_before_they_are_drawn(gateway: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(gateway, budget={"amount": 0.05, "period": "day"})
+    draw(caller, model="azure_openai/dall-e-2", prompt="a cat", n=2)
+    refused = draw(caller, 429, model="azure_openai/dall-e-2", prompt="a cat", n=2).json["error"]
+    assert refused["code"] == "budget_exceeded"
+    assert len(upstream.requests) == 1
+    assert rows(gateway, "SELECT spent, reserved FROM budgets WHERE id LIKE 'token:%'") == [(40_000_000, 0)]
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+
+
+def test_another_region_answers_where_one_fails(make_app: MakeApp, upstream: Upstream) -> None:
+    west, west_key = upstream.azure_region("west")
+    more = {"AZURE_OPENAI_WEST_US_API_KEY": west_key, "AZURE_OPENAI_WEST_US_ENDPOINT": west}
+    caller = Caller.on(make_app(**provider_environment(upstream, "azure_openai"), **more))
+    for ask in (
+        lambda: embed(caller, model="text-embedding-ada-002", input="one"),
+        lambda: draw(caller, model="dall-e-2", prompt="a cat"),
+    ):
+        upstream.script(faults.status(500), times=1)
+        assert ask().headers["X-FlaskLLM-Attempts"] == "2"
+
+
+@pytest.mark.parametrize(
+    "fault, status", [(faults.status(401), 502), (faults.status(500), 502), (faults.half_json(), 502)]
+)
+def test_failures_are_the_contracts(
+    gateway: Flask, caller: Caller, upstream: Upstream, fault: Any, status: int
+) -> None:
+    upstream.script(fault)
+    assert embed(caller, status, model="text-embedding-3-small", input="one").json["error"]["code"] == "provider_error"
+    assert draw(caller, status, model="gpt-image-1-mini", prompt="one").json["error"]["code"] == "provider_error"
+    assert rows(gateway, "SELECT sum(reserved) FROM budgets") in ([(None,)], [(0,)])
+    assert {state for (state,) in rows(gateway, "SELECT state FROM attempts")} <= {"settled", "released"}
+
+
+def test_models_of_another_kind_are_refused_by_name(caller: Caller) -> None:
+    assert embed(caller, 400, model="openai/gpt-4o", input="one").json["error"]["param"] == "model"
+    assert draw(caller, 400, model="openai/gpt-4o", prompt="one").json["error"]["param"] == "model"
+    assert embed(caller, 404, model="no-such-model", input="one").json["error"]["code"] == "not_found"
+    assert caller.chat("hi", model="text-embedding-3-small", status=400).json["error"]["param"] == "model"
+
+
+def test_each_needs_its_scope(gateway: Flask) -> None:
+    narrow = Caller.on(gateway, name="narrow", scopes=["chat"])
+    embed(narrow, 403, model="demo", input="one")
+    draw(narrow, 403, model="demo", prompt="one")
+    other = Caller.on(gateway, name="other", scopes=["embeddings"])
+    embed(other, model="demo", input="one")
+    narrowed = Caller.on(gateway, name="models", models=["demo"])
+    embed(narrowed, 403, model="text-embedding-3-small", input="one")
+
+
+def test_unknown_fields_go_to_the_same_wire_and_no_further(caller: Caller, upstream: Upstream) -> None:
+    fault = embed(caller, 400, model="gemini-embedding-001", input="one", truncate=True).json["error"]
+    assert fault["param"] == "truncate"
+    response = embed(caller, model="gemini-embedding-001", input="one", user="me", drop_params=True)
+    assert response.headers["X-FlaskLLM-Dropped-Params"] == "user"
+    embed(caller, 400, model="text-embedding-3-small", input="one", base_url="http://127.0.0.1/")
+
+
+LONG = "x" * 40_000
+BAD_EMBEDDINGS = [
+    ("input", None), ("input", ""), ("input", []), ("input", 7), ("input", {}), ("input[1]", ["a", ""]),
+    ("input[1]", ["a", 7]), ("input[0]", [None]), ("input", ["a"] * 2049), ("input[0]", [[]]), ("input[0]", [["a"]]),
+    ("input[0]", [-1]), ("input", "a\0"), ("input[0]", [{"a": 1}]), ("input[1]", [[1], "a"]), ("input[0]", [True]),
+    ("dimensions", 0), ("dimensions", -1), ("dimensions", 1e3), ("dimensions", "8"), ("dimensions", True),
+    ("dimensions", 10**30), ("encoding_format", "hex"), ("encoding_format", 7), ("model", ""), ("model", 7),
+    ("model", "x" * 257), ("user", 7), ("user", "x" * 513), ("drop_params", "yes"), ("api_base", "http://x"),
+]  # fmt: skip
+BAD_IMAGES = [
+    ("prompt", None), ("prompt", ""), ("prompt", 7), ("prompt", ["a"]), ("prompt", LONG), ("prompt", "a\0"),
+    ("n", 0), ("n", 11), ("n", -1), ("n", 1.5), ("n", "2"), ("n", True), ("size", "big"), ("size", 1024),
+    ("size", "0x0"), ("size", "-1x5"), ("size", "1024×1024"), ("size", "99999x99999"), ("quality", "best"),
+    ("quality", 7), ("style", "grim"), ("response_format", "png"), ("response_format", {}), ("background", "red"),
+    ("output_format", "gif"), ("output_compression", 101), ("moderation", "none"), ("user", []), ("model", 7),
+    ("stream", True), ("partial_images", 2), ("drop_params", 1), ("api_key", "sk-x"), ("extra_body", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field, value", BAD_EMBEDDINGS)
+def test_a_bad_question_for_vectors_is_told_by_field(
+    caller: Caller, upstream: Upstream, field: str, value: Any
+) -> None:
+    body = {"model": "text-embedding-3-small", "input": "a", field.partition("[")[0]: value}
+    fault = embed(caller, 400, **body).json["error"]
+    assert (fault["param"], fault["code"], fault["type"]) == (field, "invalid_request", "invalid_request_error")
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("field, value", BAD_IMAGES)
+def test_a_bad_question_for_images_is_told_by_field(caller: Caller, upstream: Upstream, field: str, value: Any) -> None:
+    fault = draw(caller, 400, **{"model": "azure_openai/dall-e-2", "prompt": "a", field: value}).json["error"]
+    assert (fault["param"], fault["code"]) == (field, "invalid_request")
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/images/generations"])
+@pytest.mark.parametrize(
+    "raw", [b"null", b"[1]", b'{"input":"\\ud800","prompt":"\\ud800"}', b'{"a":NaN}', b'{"a":' * 99]
+)
+def test_what_is_no_object_is_refused(caller: Caller, path: str, raw: bytes) -> None:
+    headers = {**caller.headers, "Content-Type": "application/json"}
+    assert caller.http.post(path, data=raw, headers=headers).status_code == 400
+
+
+# -- Azure's paths ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deployment", ["demo", "gpt-4o", "openai/gpt-4o", "azure_openai/gpt-4o"])
+def test_azures_paths_are_the_same_doors(gateway: Flask, deployment: str) -> None:
+    token = Caller.on(gateway).token
+    path = f"/openai/deployments/{deployment}/chat/completions?api-version=2024-10-21"
+    body = {"messages": [{"role": "user", "content": "hi"}], "model": "ignored-since-the-path-says-it"}
+    response = gateway.test_client().post(path, json=body, headers={"api-key": token})
+    assert response.status_code == 200
+    assert json.loads(response.data)["choices"][0]["message"]["content"]
+
+
+def test_azures_paths_speak_openais_errors(gateway: Flask) -> None:
+    client = gateway.test_client()
+    missing = client.post("/openai/deployments/demo/embeddings?api-version=1", json={"input": "x"})
+    assert (missing.status_code, missing.json["error"]["type"]) == (401, "authentication_error")
+    key = {"api-key": Caller.on(gateway).token}
+    unknown = client.post("/openai/deployments/nowhere/embeddings?api-version=1", json={"input": "x"}, headers=key)
+    assert (unknown.status_code, unknown.json["error"]["code"]) == (404, "not_found")
+    nowhere = client.get("/openai/deployments", headers=key)
+    assert (nowhere.status_code, set(nowhere.json)) == (404, {"error"})
