@@ -160,6 +160,7 @@ def unseal(text: Any) -> Opaque | None:
         return None
     try:
         found = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+        json.dumps(found, ensure_ascii=False).encode()  # half a character could not be sent on
         provider, thoughts, signature = found["provider"], found["thoughts"], found["signature"]
     except (binascii.Error, ValueError, RecursionError, KeyError, TypeError):
         return None
