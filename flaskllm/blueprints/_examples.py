@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _HELLO = [{"role": "user", "content": "Say hello."}]
+_TEXTS = {"input": ["a first text", "a second text"]}
+_PICTURE = {"prompt": "A red kite over a lake", "size": "1024x1024"}
 _OUTSIDE = {"url": "https://api.example.com/things", "params": {"page": "1"}}
 
 BODIES: Mapping[str, Mapping[str, Any]] = {
@@ -21,12 +23,17 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "templates.create_template": {"name": "headline", "user_text": "A headline for: {{text}}", "type": "custom"},
     "templates.change_template": {"description": "Short and plain"},
     "openai.create_chat_completion": {"messages": _HELLO},
+    "openai.create_embeddings": _TEXTS,
+    "openai.create_images": _PICTURE,
+    "azure.create_chat_completion": {"messages": _HELLO},
+    "azure.create_embeddings": _TEXTS,
+    "azure.create_images": _PICTURE,
     "messages.create_message": {"model": "demo", "max_tokens": 100, "messages": _HELLO},
     "messages.count_tokens": {"model": "demo", "messages": _HELLO},
     "responses.create_response": {"input": "Say hello."},
     "gate.chat": {"prompt": {"messages": _HELLO}},
     "gate.create_images": {"prompt": {"message": "A red kite over a lake", "parameter": {"size": "1024x1024"}}},
-    "gate.create_embeddings": {"input": ["a first text", "a second text"]},
+    "gate.create_embeddings": _TEXTS,
     "providers.create_provider": {
         "provider_id": "next_door",
         "provider_type": "openai_compatible",
