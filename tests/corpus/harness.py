@@ -72,12 +72,21 @@ GATE_HEADERS = {
 BODIES = {"gzip bomb": lambda: gzip.compress(b"\0" * 50_000_000)}
 
 
+STANDS_FOR = {"/admin (last administrator)": "/users/${ADMIN.id}"}
+"""What the corpus writes in words, and the door that does it."""
+
+
+def path_of(case: Case) -> str:
+    path: str = STANDS_FOR.get(case["path"], case["path"])
+    return path
+
+
 def is_ours(app: Flask, case: Case) -> bool:
     """Whether the case's path and method are a door's by now; spellings of a path are tried whether or not."""
     if case["group"] == "authz.path":
         return True
     try:
-        path = case["path"].partition("?")[0].replace("{id}", "x")
+        path = path_of(case).partition("?")[0].replace("{id}", "x")
         app.url_map.bind("localhost").match(path, method=case["method"])
     except HTTPException:
         return False
@@ -203,7 +212,7 @@ def _own_id(world: World, case: Case, said: dict[str, Any]) -> str:
 
 
 def _send(world: World, case: Case, said: dict[str, Any], place: str) -> TestResponse:
-    path, _, query = case["path"].replace("{id}", place).partition("?")
+    path, _, query = world.filled(path_of(case)).replace("{id}", place).partition("?")
     asked = said.get("query", query)
     who = world.people.get(case["as"])
     body, headers = _body(case, said), dict(who.headers if who else {})
@@ -260,6 +269,9 @@ def error_envelope(played: Played, _: str) -> None:
         return
     assert response.mimetype == "application/json"
     error = response.json["error"]
+    if path.startswith("/v1/messages"):
+        assert (set(response.json), set(error)) == ({"type", "error", "request_id"}, {"type", "message"})
+        return
     assert response.headers["X-FlaskLLM-Error"] == error["code"]
     if path.startswith(("/v1/", "/openai/")):
         assert set(error) == {"message", "type", "param", "code"}
@@ -375,6 +387,18 @@ def text_is_the_models(played: Played, _: str) -> None:
 def rendered_literally(played: Played, _: str) -> None:
     """The demo model says again what it was asked: the gadget is still what it was."""
     assert played.sent["variables"]["text"] in played.response.json["summary"]
+
+
+def no_code_run(played: Played, _: str) -> None:
+    """A template that was taken says what is written there: what looks like a variable is filled in, the rest stays."""
+    if played.response.status_code != 201:
+        return
+    made = played.response.json
+    variables = {one["name"]: f"the {one['name']}" for one in made["variables"]}
+    asked = {"template": made["name"], "model": "demo", "variables": variables}
+    said = played.world.people["user_a"].call("POST", "/api/v1/webhook", asked).json["summary"]
+    expected = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: variables[found[1]], played.sent["user_text"])
+    assert said == f"[demo] {expected}"
 
 
 def valid_json(played: Played, _: str) -> None:
@@ -508,6 +532,7 @@ ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
     "sse.valid": sse_valid,
     "text.equals": text_is_the_models,
     "rendered_literally": rendered_literally,
+    "no_code_run": no_code_run,
     "body.valid_json": valid_json,
     "response_id.valid": response_id_is_valid,
     "header.not_split": header_is_not_split,
