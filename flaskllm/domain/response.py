@@ -547,6 +547,15 @@ def in_our_words(error: InvalidRequest, places: Sequence[str]) -> InvalidRequest
     return type(error)(message, details=told)  # type: ignore[arg-type]
 
 
+def in_our_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Parameters of a chat by the names that they have here.
+
+    >>> in_our_names(["verbosity", "temperature"])
+    ('text.verbosity', 'temperature')
+    """
+    return tuple(_our_name(name, ()) for name in names)
+
+
 def _our_name(name: str, places: Sequence[str]) -> str:
     if found := _MESSAGE.match(name):
         place = int(found[1])

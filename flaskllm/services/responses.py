@@ -25,6 +25,7 @@ from flaskllm.domain.response import (
     Output,
     Response,
     Step,
+    in_our_names,
     in_our_words,
     is_response_id,
     lines_of,
@@ -77,7 +78,8 @@ class ResponseService:
         output.provider = answer.candidate.provider.id
         for _ in (*output.take(choice["message"], choice.get("logprobs")), *output.end(answer.result.finish_reason)):
             pass
-        return talk.keep(output, answer.model, answer.usage, answer.cost), answer
+        response = talk.keep(output, answer.model, answer.usage, answer.cost)
+        return response, replace(answer, dropped=in_our_names(answer.dropped))
 
     def stream(self, asked: Asked, call: CallContext) -> ResponseStream:
         """The same, step by step; comes back when `ChatOrchestrator.stream` does, and raises like it."""
@@ -326,7 +328,7 @@ class ResponseStream:
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        return self._stream.dropped
+        return in_our_names(self._stream.dropped)
 
     @property
     def cost(self) -> int | None:

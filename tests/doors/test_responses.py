@@ -313,8 +313,11 @@ def test_a_fault_that_a_provider_finds_is_named_in_this_dialects_words(gateway: 
         assert response.status_code == (400 if field else 200), response.json
         if field:
             assert response.json["error"]["param"] == field
-    dropped = caller.post(PATH, {"input": "a", "model": CLAUDE, "text": {"verbosity": "low"}, "drop_params": True})
-    assert dropped.headers["X-FlaskLLM-Dropped-Params"] == "verbosity"
+    asked = {"input": "a", "model": CLAUDE, "text": {"verbosity": "low"}, "drop_params": True}
+    for streamed in (False, True):
+        dropped = caller.post(PATH, {**asked, "stream": streamed})
+        assert dropped.headers["X-FlaskLLM-Dropped-Params"] == "text.verbosity"
+        assert dropped.get_data()
 
 
 # -- what vendors want back --------------------------------------------------------------------------------------------
