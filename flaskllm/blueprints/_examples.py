@@ -57,3 +57,11 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "external.external_delete": _OUTSIDE,
 }
 """By endpoint."""
+
+PATHS: Mapping[str, str] = {
+    "openai.read_model": "demo",
+    "azure.create_chat_completion": "demo",
+    "azure.create_embeddings": "demo",
+    "azure.create_images": "demo",
+}
+"""What may stand in a path, where it need not be made first."""

@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 
 from flaskllm.blueprints._doc import Doc, documented
 from flaskllm.blueprints._errors import dialect
-from flaskllm.blueprints._examples import BODIES
+from flaskllm.blueprints._examples import BODIES, PATHS
 from flaskllm.blueprints._guard import Policy, admin_only, metrics_reader, open_to_all
 from flaskllm.version import VERSION
 from flaskllm.wire.shapes import STRING
@@ -228,7 +228,8 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
 
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
     for name in _PARAMETER.findall(rule.rule):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        shown = {"example": PATHS[rule.endpoint]} if rule.endpoint in PATHS else {}
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, **shown}
 
 
 def _answers(told: Doc) -> dict[int, dict[str, Any]]:
