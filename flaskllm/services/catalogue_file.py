@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,26 @@ class CatalogueFile:
 
 
 def read_catalogue(overlay: Path | None = None, *, variable: Variable, shipped: Path = SHIPPED) -> CatalogueFile:
-    """The shipped catalogue with the operator's file laid over it. Raises `CatalogueFileError`."""
+    """The shipped catalogue with the operator's file laid over it. Raises `CatalogueFileError`.
+
+    Where the operator's file puts models into a tier, those lead it: in S4 the file is all that there is.
+    """
     whole = CatalogueFile()
-    for path in (shipped, overlay):
-        if path is not None:
-            _Reader(path, whole, variable).read()
+    _Reader(shipped, whole, variable).read()
+    if overlay is not None:
+        _lead(whole, _Reader(overlay, whole, variable).read())
     return whole
+
+
+def _lead(whole: CatalogueFile, own: set[tuple[str, str]]) -> None:
+    """Make these models the heads of their tiers: all of a tier's, or those that are marked; not one that is off."""
+    placed = [at for at in own if whole.models[at].row["enabled"] and whole.models[at].row.get("tier")]
+    for tier in {whole.models[at].row["tier"] for at in placed}:
+        ours = [at for at in placed if whole.models[at].row["tier"] == tier]
+        heads = [at for at in ours if whole.models[at].row["tier_head"]] or ours
+        for at, model in whole.models.items():
+            if model.row.get("tier") == tier:
+                whole.models[at] = replace(model, row={**model.row, "tier_head": at in heads})
 
 
 def filled(text: str, variable: Variable) -> str | None:
@@ -115,13 +129,13 @@ class _Reader:
         self._whole = whole
         self._variable = variable
 
-    def read(self) -> None:
+    def read(self) -> set[tuple[str, str]]:
+        """Gives the models that the file speaks of: provider and name."""
         document = self._document()
         self._only(document, "the file", {"providers", "models"})
         for provider_id, entry in self._entries(document, "providers"):
             self._provider(provider_id, entry)
-        for key, entry in self._entries(document, "models"):
-            self._model(key, entry)
+        return {self._model(key, entry) for key, entry in self._entries(document, "models")}
 
     def _document(self) -> dict[str, Any]:
         try:
@@ -183,7 +197,7 @@ class _Reader:
 
     # -- models -------------------------------------------------------------------------------------------------------
 
-    def _model(self, key: str, entry: dict[str, Any]) -> None:
+    def _model(self, key: str, entry: dict[str, Any]) -> tuple[str, str]:
         where = f"models.{key}"
         self._only(entry, where, MODEL_FIELDS)
         provider_id, name = self._placed(where, key, entry)
@@ -198,6 +212,7 @@ class _Reader:
         row["enabled"] = row["enabled"] and not off
         row["backend_model"] = row.get("backend_model") or name
         self._whole.models[provider_id, name] = ModelEntry(provider_id, name, row)
+        return provider_id, name
 
     def _fresh(self, provider_id: str, name: str) -> dict[str, Any]:
         position = len(self._whole.models)

@@ -75,7 +75,7 @@ def test_a_day_is_taken_to_its_end_however_it_is_written(app: Flask, day: str) -
 def test_every_door_outside_v1_names_a_parameter_it_does_not_know(app: Flask) -> None:
     person = Person(app, admin=True)
     for method, rule in routes(app):
-        if rule.endpoint != "static" and not rule.rule.startswith("/v1/"):
+        if rule.endpoint != "static" and not rule.rule.startswith(("/v1/", "/openai/")):
             path = re.sub(r"<[^>]+>", "x", rule.rule)
             answer = person.call(method, f"{path}?nonsense=1", {} if method in ("POST", "PATCH", "PUT") else None)
             assert (rule.rule, answer.status_code) == (rule.rule, 400)
