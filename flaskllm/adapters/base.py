@@ -20,7 +20,7 @@ import orjson
 
 from flaskllm.adapters.answers import frames_of
 from flaskllm.adapters.errors import failure_for, failure_in_body
-from flaskllm.adapters.http import Exchange, Response, Transport
+from flaskllm.adapters.http import MEDIA_CAP, Exchange, Response, Transport
 from flaskllm.adapters.sse import Event, SseParser
 from flaskllm.domain.catalogue import Candidate, Provider
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, output_chars
@@ -239,10 +239,13 @@ class ProviderAdapter(ABC):
         return result
 
     def _exchanged(self, url: str, body: Any, candidate: Candidate, deadline: float, read: Callable[..., Read]) -> Read:
-        """Send a body and read the JSON object that comes back. An answer that cannot be used says how much came."""
+        """Send a body and read what comes back: a JSON object, as large as images and vectors may be.
+
+        An answer that cannot be used says how much of it came.
+        """
         response = self._send(url, body, NOTHING_ASKED, candidate, deadline).response(deadline)
         self.check(response, candidate)
-        raw = response.read()
+        raw = response.read(MEDIA_CAP)
         try:
             found, _ = parse_object(raw)
             if failure := failure_in_body(found, self._secrets(candidate)):

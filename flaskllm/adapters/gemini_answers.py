@@ -39,7 +39,7 @@ def blocked(body: Mapping[str, Any]) -> PromptFiltered | None:
     return PromptFiltered(f"The provider refused the prompt: {str(reason)[:64]}.") if reason else None
 
 
-def _parts(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
+def parts_in(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
     content = candidate.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
@@ -57,7 +57,7 @@ def _reason(native: str, *, calls: bool) -> str:
 
 
 def choice_of(place: int, candidate: Mapping[str, Any]) -> dict[str, Any]:
-    parts = _parts(candidate)
+    parts = parts_in(candidate)
     texts = [part["text"] for part in parts if part.get("text") and not part.get("thought")]
     thoughts = "".join(part["text"] for part in parts if part.get("text") and part.get("thought"))
     calls = [_call(part) for part in parts if isinstance(part.get("functionCall"), dict)]
@@ -121,21 +121,23 @@ def usage_of(raw: Any) -> Usage | None:
     if prompt is None or given is None:
         return None
     cached = min(count(raw.get("cachedContentTokenCount")) or 0, prompt)
-    heard = min(_audio(raw.get("promptTokensDetails")), prompt - cached)
-    spoken_aloud = min(_audio(raw.get("candidatesTokensDetails")), given)
+    heard = min(_told_of("AUDIO", raw.get("promptTokensDetails")), prompt - cached)
+    spoken_aloud = min(_told_of("AUDIO", raw.get("candidatesTokensDetails")), given)
+    drawn = min(_told_of("IMAGE", raw.get("candidatesTokensDetails")), given - spoken_aloud)
     return Usage(
         input=prompt - cached - heard + (count(raw.get("toolUsePromptTokenCount")) or 0),
         cache_read=cached,
         audio_input=heard,
-        output=given - spoken_aloud,
+        output=given - spoken_aloud - drawn,
         audio_output=spoken_aloud,
+        image_output=drawn,
         reasoning=count(raw.get("thoughtsTokenCount")) or 0,
     )
 
 
-def _audio(details: Any) -> int:
+def _told_of(modality: str, details: Any) -> int:
     rows = details if isinstance(details, list) else []
-    return sum(count(row.get("tokenCount")) or 0 for row in rows if row.get("modality") == "AUDIO")
+    return sum(count(row.get("tokenCount")) or 0 for row in rows if row.get("modality") == modality)
 
 
 class GeminiDecoder:
@@ -169,7 +171,7 @@ class GeminiDecoder:
         if index not in self._ends:
             self._ends[index] = False
             yield frames.role(index)
-        for part in _parts(candidate):
+        for part in parts_in(candidate):
             yield from self._part(frames, index, part)
         if native := candidate.get("finishReason"):
             self._ends[index] = True

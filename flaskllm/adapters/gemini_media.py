@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import base64
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 from flaskllm.adapters.base import ProviderAdapter, Table
-from flaskllm.adapters.gemini_answers import blocked, usage_of
+from flaskllm.adapters.gemini_answers import FILTERED, blocked, candidates_of, parts_in, usage_of
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.domain.embedding import EmbedRequest, EmbedResult
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult, vector_of
 from flaskllm.domain.image import ImageRequest, ImageResult
-from flaskllm.domain.usage import Usage
-from flaskllm.errors import ProviderError, invalid
+from flaskllm.domain.usage import Usage, sum_of
+from flaskllm.errors import PromptFiltered, ProviderError, ProviderFailure, invalid
 
 AT_ONCE = 100
 """Texts in one ``batchEmbedContents`` (Google's limit)."""
@@ -23,6 +25,8 @@ SHAPES = {
     "1152x896": "5:4", "896x1152": "4:5", "1280x960": "4:3", "960x1280": "3:4",
 }  # fmt: skip
 """OpenAI's sizes as Gemini's aspect ratios: it is told the shape, and draws about a million pixels."""
+
+Made = TypeVar("Made")
 
 
 class GeminiMedia(ProviderAdapter):
@@ -39,15 +43,20 @@ class GeminiMedia(ProviderAdapter):
         return candidate.model.backend_model.removeprefix("models/")
 
     def embed(self, request: EmbedRequest, candidate: Candidate, deadline: float) -> EmbedResult:
+        """A hundred texts a call, one call after the other."""
         mapped = self._mapped(request, candidate, self.EMBEDS)
         texts = [_text(one, place) for place, one in enumerate(request.inputs)]
-        vectors: list[Sequence[float]] = []
         url = self.at(candidate, "batchEmbedContents")
-        for start in range(0, len(texts), AT_ONCE):
-            some = texts[start : start + AT_ONCE]
+
+        def ask(some: Sequence[str]) -> tuple[list[list[float]], Usage | None]:
             body = {"requests": [self._one(text, candidate, mapped.params) for text in some]}
-            vectors += self._exchanged(url, body, candidate, deadline, _reader(len(some)))
-        return EmbedResult(vectors, None, candidate.model.name, mapped.dropped)
+            return self._exchanged(url, body, candidate, deadline, partial(_read_vectors, wanted=len(some)))
+
+        found = _one_after_the_other(
+            partial(ask, texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)
+        )
+        vectors = [vector for some, _ in found for vector in some]
+        return EmbedResult(vectors, _together(usage for _, usage in found), candidate.model.name, mapped.dropped)
 
     def _one(self, text: str, candidate: Candidate, params: Mapping[str, Any]) -> dict[str, Any]:
         return {"model": f"models/{self.called(candidate)}", "content": {"parts": [{"text": text}]}, **params}
@@ -55,8 +64,7 @@ class GeminiMedia(ProviderAdapter):
     def create_images(self, request: ImageRequest, candidate: Candidate, deadline: float) -> ImageResult:
         """One image a call, so that several are several calls, one after the other."""
         params = {name: value for name, value in request.params.items() if name not in ("n", "response_format")}
-        asked = ImageRequest(request.prompt, params=params, extras=request.extras, drop_params=request.drop_params)
-        mapped = self._mapped(asked, candidate, self.DRAWS)
+        mapped = self._mapped(replace(request, params=params), candidate, self.DRAWS)
         config: dict[str, Any] = {"responseModalities": ["TEXT", "IMAGE"]}
         if (size := mapped.params.get("size")) not in (None, "auto"):
             if size not in SHAPES:
@@ -64,10 +72,39 @@ class GeminiMedia(ProviderAdapter):
             config["imageConfig"] = {"aspectRatio": SHAPES[str(size)]}
         body = {"contents": [{"role": "user", "parts": [{"text": request.prompt}]}], "generationConfig": config}
         url = self.at(candidate, "generateContent")
-        drawn = [self._exchanged(url, body, candidate, deadline, _read_image) for _ in range(request.count)]
-        usages = [usage for _, usage in drawn if usage is not None]
-        whole = _sum(usages) if len(usages) == len(drawn) else None
-        return ImageResult([image for image, _ in drawn], whole, int(time.time()), dropped=mapped.dropped)
+        ask = partial(self._exchanged, url, body, candidate, deadline, _read_image)
+        drawn = _one_after_the_other([ask] * request.count)
+        kinds = {kind for _, kind, _ in drawn}
+        return ImageResult(
+            images=[image for image, _, _ in drawn],
+            usage=_together(usage for _, _, usage in drawn),
+            created=int(time.time()),
+            dropped=mapped.dropped,
+            more={"output_format": kinds.pop()} if len(kinds) == 1 else {},
+        )
+
+
+def _one_after_the_other(asks: Iterable[Callable[[], Made]]) -> list[Made]:
+    """The answers of several calls that are one attempt.
+
+    What was made before a failure is billed all the same, so such a failure is settled at the attempt's bound.
+    """
+    made: list[Made] = []
+    for ask in asks:
+        try:
+            made.append(ask())
+        except ProviderFailure as failure:
+            if made:
+                failure.may_be_billed, failure.received = True, None
+            raise
+    return made
+
+
+def _together(usages: Iterable[Usage | None]) -> Usage | None:
+    """The sum; None where one is missing."""
+    held = list(usages)
+    told = [usage for usage in held if usage is not None]
+    return sum_of(told) if len(told) == len(held) else None
 
 
 def _text(one: str | Sequence[int], place: int) -> str:
@@ -76,33 +113,40 @@ def _text(one: str | Sequence[int], place: int) -> str:
     return one
 
 
-class _reader:  # noqa: N801  (a function that remembers how many are wanted)
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-
-    def __call__(self, body: Mapping[str, Any]) -> list[list[float]]:
-        vectors = [[float(value) for value in row["values"]] for row in body["embeddings"]]
-        if len(vectors) != self._wanted or not all(row and all(map(math.isfinite, row)) for row in vectors):
-            raise ProviderError("The provider's vectors are not those that were asked for.", may_be_billed=True)
-        return vectors
+def _read_vectors(body: Mapping[str, Any], *, wanted: int) -> tuple[list[list[float]], Usage | None]:
+    vectors = [vector_of(row["values"]) for row in body["embeddings"]]
+    if len(vectors) != wanted:
+        raise ProviderError(f"The provider made {len(vectors)} vectors of {wanted} texts.", may_be_billed=True)
+    return vectors, usage_of(body.get("usageMetadata"))
 
 
-def _read_image(body: Mapping[str, Any]) -> tuple[dict[str, Any], Usage | None]:
-    """The first picture of the answer. Raises `ProviderError` where there is none."""
-    if failure := blocked(dict(body)):
+def _read_image(body: Mapping[str, Any]) -> tuple[dict[str, Any], str, Usage | None]:
+    """The last picture of the answer, its format and what it took. Pictures among the thoughts are drafts.
+
+    Raises `PromptFiltered` where a filter took it, `ProviderError` where there is none.
+    """
+    if failure := blocked(body):
         raise failure
-    parts = [part for candidate in body.get("candidates") or () for part in _parts(candidate)]
-    found = next((part["inlineData"] for part in parts if "inlineData" in part), None)
-    if found is None:
-        raise ProviderError("The provider answered without a picture.", may_be_billed=True)
+    candidates = candidates_of(body)
+    parts = [part for candidate in candidates for part in parts_in(candidate) if not part.get("thought")]
+    pictures = [part["inlineData"] for part in parts if "inlineData" in part]
+    if not pictures:
+        raise _without_picture([str(candidate.get("finishReason")) for candidate in candidates])
+    data, kind = pictures[-1]["data"], str(pictures[-1].get("mimeType") or "image/png")
+    base64.b64decode(data, validate=True)
     said = " ".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    image = {"b64_json": str(found["data"]), **({"revised_prompt": said} if said else {})}
-    return image, usage_of(body.get("usageMetadata"))
+    image = {"b64_json": data, **({"revised_prompt": said} if said else {})}
+    return image, kind.removeprefix("image/"), _usage(usage_of(body.get("usageMetadata")))
 
 
-def _parts(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return (candidate.get("content") or {}).get("parts") or []
+def _without_picture(reasons: Sequence[str]) -> ProviderFailure:
+    if filtered := FILTERED.intersection(reasons):
+        return PromptFiltered(f"The provider's filter took the picture: {min(filtered)}.")
+    return ProviderError("The provider answered without a picture.", may_be_billed=True)
 
 
-def _sum(usages: Sequence[Usage]) -> Usage:
-    return Usage(input=sum(one.prompt_tokens for one in usages), output=sum(one.completion_tokens for one in usages))
+def _usage(told: Usage | None) -> Usage | None:
+    """Where the counts name no modality, what came out is the picture."""
+    if told is None or told.image_output:
+        return told
+    return replace(told, output=0, image_output=told.output)

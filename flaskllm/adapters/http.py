@@ -40,6 +40,8 @@ from flaskllm.errors import ProviderError, ProviderFailure, ProviderTimeout, Pro
 CONNECT_SECONDS = 5.0
 BODY_CAP = 20 * 2**20
 """Bytes of an unstreamed answer (``docs/promises.md``)."""
+MEDIA_CAP = 256 * 2**20
+"""The same of images and vectors: ten pictures are 30 MB, two thousand vectors 100."""
 PIECE = 65536
 IDLE_SECONDS = 55.0
 """How long a connection is kept for the next call; most services close theirs after 60 s or more."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import math
 import struct
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from flaskllm.adapters.base import PassAll, ProviderAdapter, Table
 from flaskllm.domain.catalogue import Candidate
-from flaskllm.domain.embedding import EmbedRequest, EmbedResult
+from flaskllm.domain.embedding import EmbedRequest, EmbedResult, vector_of
 from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.usage import Usage, count, usage_from_openai
 from flaskllm.errors import ProviderError
@@ -56,7 +56,7 @@ class OpenAIMedia(ProviderAdapter):
 def _without_form(request: ImageRequest) -> ImageRequest:
     """Address or bytes: the door gives either, so a vendor that knows only one has nothing to refuse."""
     params = {name: value for name, value in request.params.items() if name != "response_format"}
-    return ImageRequest(request.prompt, params=params, extras=request.extras, drop_params=request.drop_params)
+    return replace(request, params=params)
 
 
 def _read_vectors(body: Mapping[str, Any], wanted: int, dropped: Sequence[str]) -> EmbedResult:
@@ -64,18 +64,17 @@ def _read_vectors(body: Mapping[str, Any], wanted: int, dropped: Sequence[str]) 
     if len(rows) != wanted:
         raise ProviderError(f"The provider made {len(rows)} vectors of {wanted} texts.", may_be_billed=True)
     vectors = [_vector(row["embedding"]) for row in rows]
-    return EmbedResult(vectors, usage_from_openai(body.get("usage")), body.get("model"), dropped)
+    return EmbedResult(vectors, usage_from_openai(body.get("usage")), _text(body.get("model")), dropped)
 
 
 def _vector(told: Any) -> list[float]:
     """A vector as numbers, or as base64 of little-endian floats. Raises `ValueError` for what is none."""
     if isinstance(told, str):
         raw = base64.b64decode(told, validate=True)
+        if len(raw) % 4:
+            raise ValueError("base64 of a broken float")
         told = struct.unpack(f"<{len(raw) // 4}f", raw)
-    found = [float(value) for value in told]
-    if not found or not all(map(math.isfinite, found)):
-        raise ValueError
-    return found
+    return vector_of(told)
 
 
 def _read_images(body: Mapping[str, Any], dropped: Sequence[str]) -> ImageResult:
@@ -112,6 +111,13 @@ def _usage(raw: Any) -> Usage | None:
     inward, outward = count(raw.get("input_tokens")), count(raw.get("output_tokens"))
     if inward is None or outward is None:
         return None
-    details = raw.get("input_tokens_details")
-    pictured = min(count(details.get("image_tokens")) or 0, inward) if isinstance(details, dict) else 0
-    return Usage(input=inward - pictured, image_input=pictured, output=outward)
+    shown = _of_images(raw.get("input_tokens_details"), inward) or 0
+    drawn = _of_images(raw.get("output_tokens_details"), outward)
+    drawn = outward if drawn is None else drawn
+    return Usage(input=inward - shown, image_input=shown, output=outward - drawn, image_output=drawn)
+
+
+def _of_images(details: Any, whole: int) -> int | None:
+    """How many of the tokens are of images; None where that is not told."""
+    found = count(details.get("image_tokens")) if isinstance(details, dict) else None
+    return None if found is None else min(found, whole)

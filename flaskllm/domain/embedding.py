@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from flaskllm.domain.chat import Native
 from flaskllm.domain.usage import Usage
+
+MOST_VALUE = 3.4028234663852886e38
+"""The largest 32-bit float: OpenAI's form of a vector, as base64, holds no other numbers."""
+
+
+def vector_of(values: Iterable[Any]) -> list[float]:
+    """A provider's numbers as a vector. Raises `ValueError` or `TypeError` for what is none.
+
+    >>> vector_of([1, 0.5])
+    [1.0, 0.5]
+    """
+    try:
+        found = [float(value) for value in values]
+    except OverflowError:
+        raise ValueError("a number beyond every float") from None
+    if not found or not all(-MOST_VALUE <= value <= MOST_VALUE for value in found):
+        raise ValueError("a vector has finite numbers of 32 bits, and at least one")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ MOST_IMAGE_TOKENS = 6240
 TEXT_INPUTS = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 TEXT_OUTPUTS = ("output", "reasoning")
 INPUTS = (*TEXT_INPUTS, "audio_input", "image_input")
-OUTPUTS = (*TEXT_OUTPUTS, "audio_output")
+OUTPUTS = (*TEXT_OUTPUTS, "audio_output", "image_output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Price:
     audio_input: int | None = None
     audio_output: int | None = None
     image_input: int | None = None
+    image_output: int | None = None
     images: int | None = None
     version: str = ""
     pixels: tuple[PixelPrice, ...] = ()
@@ -134,13 +135,18 @@ def breakdown_of(usage: Usage, price: Price | None) -> dict[str, dict[str, int]]
     }
 
 
-def bound_of(prompt_tokens: int, output_cap: int, price: Price | None) -> int:
-    """What a call of text may cost at the most, in 10⁻⁹ dollar: the sum to reserve; 0 where the price is unknown."""
+def bound_of(
+    prompt_tokens: int, output_cap: int, price: Price | None, *, outputs: tuple[str, ...] = TEXT_OUTPUTS
+) -> int:
+    """What a call of text may cost at the most, in 10⁻⁹ dollar: the sum to reserve; 0 where the price is unknown.
+
+    ``outputs``: the buckets that its output tokens may fall into.
+    """
     if price is None:
         return 0
     reachable = (price, *(long for threshold, long in price.above if prompt_tokens > threshold))
     dearest_input = max(one.of(bucket) for one in reachable for bucket in TEXT_INPUTS)
-    dearest_output = max(one.of(bucket) for one in reachable for bucket in TEXT_OUTPUTS)
+    dearest_output = max(one.of(bucket) for one in reachable for bucket in outputs)
     total = prompt_tokens * dearest_input + output_cap * dearest_output
     return min(-(-total // MILLION), MOST_COST)
 
@@ -161,7 +167,7 @@ def image_price(price: Price | None, size: tuple[int, int] | None, quality: str 
 def image_bound(prompt_tokens: int, count: int, price: Price | None) -> int:
     """What ``count`` images may cost at the most, in 10⁻⁹ dollar; ``price`` as `image_price` gives it."""
     if price is None or price.images is None:
-        return bound_of(prompt_tokens, count * MOST_IMAGE_TOKENS, price)
+        return bound_of(prompt_tokens, count * MOST_IMAGE_TOKENS, price, outputs=(*TEXT_OUTPUTS, "image_output"))
     return min(count * price.images // MILLION, MOST_COST)
 
 

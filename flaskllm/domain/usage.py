@@ -6,12 +6,13 @@ to ``input_tokens``; Gemini leaves thoughts out of ``candidatesTokenCount``. Ada
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 BUCKETS = (
     "input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "audio_input", "audio_output",
-    "image_input", "images",
+    "image_input", "image_output", "images",
 )  # fmt: skip
 MOST_TOKENS = 2**53 - 1
 """Counts beyond what a JSON number holds exactly are nonsense and are clamped."""
@@ -41,6 +42,7 @@ class Usage:
     audio_input: int = 0
     audio_output: int = 0
     image_input: int = 0
+    image_output: int = 0
     images: int = 0
     estimated: bool = False
 
@@ -57,7 +59,7 @@ class Usage:
 
     @property
     def completion_tokens(self) -> int:
-        return self.output + self.reasoning + self.audio_output
+        return self.output + self.reasoning + self.audio_output + self.image_output
 
     @property
     def total_tokens(self) -> int:
@@ -76,6 +78,15 @@ class Usage:
             "prompt_tokens_details": {"cached_tokens": self.cache_read, "audio_tokens": self.audio_input},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning, "audio_tokens": self.audio_output},
         }
+
+
+def sum_of(usages: Iterable[Usage]) -> Usage:
+    """What several answers took together."""
+    held = list(usages)
+    return Usage(
+        **{name: sum(getattr(one, name) for one in held) for name in BUCKETS},
+        estimated=any(one.estimated for one in held),
+    )
 
 
 def usage_from_openai(raw: Any) -> Usage | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from flaskllm.domain.call import CallContext
@@ -26,13 +27,11 @@ class CallBooks:
         *,
         request: AnyRequest,
         call: CallContext,
-        prompt_tokens: int,
         bound: Callable[[Candidate], Bound],
         seconds: float = 0.0,
     ) -> None:
         self._ledger, self._usage = ledger, usage
         self._request, self._call = request, call
-        self._prompt_tokens = prompt_tokens
         self._bound = bound
         self._seconds = seconds
         self._spent = 0
@@ -49,7 +48,6 @@ class CallBooks:
                 self._request,
                 candidate,
                 self._call,
-                prompt_tokens=self._prompt_tokens,
                 number=number,
                 seconds=max(self._call.remaining(), own) + self._seconds,
                 bound=self._bound(candidate),
@@ -127,9 +125,10 @@ def _verdict(attempt: Attempt, error: DomainError | None, usage: Usage | None, *
     if isinstance(error, ProviderFailure):
         if not error.may_be_billed or error.received == 0:
             return RELEASED, Usage()
-        known = error.received is not None
-        output = min(tokens_of_chars(error.received or 0), attempt.output_cap) if known else attempt.output_cap
-        return SETTLED, Usage(input=attempt.prompt_tokens, output=output, estimated=True)
+        words = attempt.most.output
+        if error.received is not None:
+            words = min(tokens_of_chars(error.received), words)
+        return SETTLED, replace(attempt.most, output=words)
     if not sent:
         return RELEASED, Usage()
-    return SETTLED, Usage(input=attempt.prompt_tokens, estimated=True)
+    return SETTLED, replace(attempt.most, output=0)

@@ -90,7 +90,8 @@ class ChatOrchestrator:
         tokens = sum(estimate_tokens(one) if isinstance(one, str) else len(one) for one in request.inputs)
 
         def bound(candidate: Candidate) -> Bound:
-            return Bound(bound_of(tokens, 0, candidate.model.price), 0, candidate.model.price)
+            price = candidate.model.price
+            return Bound(bound_of(tokens, 0, price), Usage(tokens, estimated=True), price)
 
         def ask(attempt: Attempt, deadline: float) -> tuple[EmbedResult, Usage, Attempt]:
             adapter = self._factory.adapter_for(attempt.candidate)
@@ -105,7 +106,7 @@ class ChatOrchestrator:
 
         def bound(candidate: Candidate) -> Bound:
             price = image_price(candidate.model.price, _asked_size(request), request.params.get("quality"))
-            return Bound(image_bound(tokens, request.count, price), request.count * MOST_IMAGE_TOKENS, price)
+            return Bound(image_bound(tokens, request.count, price), _most_drawn(tokens, request.count, price), price)
 
         def ask(attempt: Attempt, deadline: float) -> tuple[ImageResult, Usage, Attempt]:
             adapter = self._factory.adapter_for(attempt.candidate)
@@ -242,7 +243,6 @@ class ChatOrchestrator:
             self._usage,
             request=work.request,
             call=call,
-            prompt_tokens=work.prompt_tokens,
             bound=work.bound,
             seconds=self._times.most if work.request.stream else 0.0,
         )
@@ -295,6 +295,13 @@ def _price_of_drawn(request: ImageRequest, result: ImageResult, candidate: Candi
     """By what the provider says that it drew, else by what was asked for."""
     size = size_of(result.size) or _asked_size(request) or USUAL_SIZE
     return image_price(candidate.model.price, size, result.quality or request.params.get("quality"))
+
+
+def _most_drawn(prompt_tokens: int, count: int, price: Price | None) -> Usage:
+    """What ``count`` images may have taken where nobody tells."""
+    if price is not None and price.images is not None:
+        return Usage(prompt_tokens, images=count, estimated=True)
+    return Usage(prompt_tokens, image_output=count * MOST_IMAGE_TOKENS, estimated=True)
 
 
 def _usage_of_drawn(result: ImageResult, attempt: Attempt) -> Usage:

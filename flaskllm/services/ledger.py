@@ -51,10 +51,14 @@ class Attempt:
     candidate: Candidate
     amount: int
     holds: tuple[Hold, ...]
-    prompt_tokens: int
-    output_cap: int
+    most: Usage
     number: int
     price: Price | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the question, by estimate."""
+        return self.most.prompt_tokens
 
 
 class Asked(Protocol):
@@ -69,10 +73,10 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one attempt may come to: ``amount`` in 10⁻⁹ dollar, output tokens, and the price in force for it."""
+    """What one attempt may come to: ``amount`` in 10⁻⁹ dollar, the usage behind it, and the price in force."""
 
     amount: int
-    output_tokens: int
+    most: Usage
     price: Price | None
 
 
@@ -92,7 +96,6 @@ class Ledger:
         candidate: Candidate,
         call: CallContext,
         *,
-        prompt_tokens: int,
         number: int,
         seconds: float,
         bound: Bound,
@@ -118,8 +121,7 @@ class Ledger:
             candidate=candidate,
             amount=bound.amount,
             holds=holds,
-            prompt_tokens=prompt_tokens,
-            output_cap=bound.output_tokens,
+            most=bound.most,
             number=number,
             price=bound.price,
         )
@@ -283,7 +285,7 @@ def output_cap(request: ChatRequest, candidate: Candidate) -> int:
 def chat_bound(request: ChatRequest, candidate: Candidate, prompt_tokens: int) -> Bound:
     """What an answer in words may come to."""
     tokens, price = output_cap(request, candidate) * request.choices, candidate.model.price
-    return Bound(bound_of(prompt_tokens, tokens, price), tokens, price)
+    return Bound(bound_of(prompt_tokens, tokens, price), Usage(prompt_tokens, output=tokens, estimated=True), price)
 
 
 def asked_name(request: Asked) -> str:

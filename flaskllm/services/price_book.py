@@ -34,6 +34,7 @@ TOKEN_FIELDS: Mapping[str, str] = {
     "audioInputValue": "audio_input",
     "audioOutputValue": "audio_output",
     "imageInputValue": "image_input",
+    "imageOutputValue": "image_output",
 }
 """S2's two names, and ours beside them, to the buckets."""
 
@@ -46,6 +47,7 @@ BOOK_FIELDS: Mapping[str, str] = {
     "audio_input": "input_audio_mtok",
     "audio_output": "output_audio_mtok",
     "image_input": "input_image_mtok",
+    "image_output": "output_image_mtok",
 }
 
 
@@ -116,8 +118,6 @@ def _looked_up(source: str, model: str, type: str, day: str) -> Price | None:
 
 def _as_price(rates: Any, type: str, version: str) -> Price | None:
     found = {bucket: rate for bucket, name in BOOK_FIELDS.items() if (rate := getattr(rates, name)) is not None}
-    if type == "image" and rates.output_image_mtok is not None:
-        found["output"] = rates.output_image_mtok
     if "input" not in found or (type == "chat" and "output" not in found):
         return None
     steps = sorted({tier.start for rate in found.values() for tier in getattr(rate, "tiers", ())})

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from flaskllm.domain.answer import Answer
@@ -15,7 +14,7 @@ from flaskllm.domain.principal import Principal
 from flaskllm.domain.prompt import PromptAnswer, PromptAsk, PromptKind, PromptTemplate
 from flaskllm.domain.text import holdable
 from flaskllm.domain.typed_answer import Malformed, expected_form, parse
-from flaskllm.domain.usage import Usage
+from flaskllm.domain.usage import sum_of
 from flaskllm.errors import DomainError, Forbidden
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.templates import TemplateService
@@ -91,16 +90,8 @@ def _together(first: Answer, second: Answer) -> Answer:
     costs = (first.cost, second.cost)
     return replace(
         second,
-        usage=_sum([first.usage, second.usage]),
+        usage=sum_of([first.usage, second.usage]),
         cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         attempts=first.attempts + second.attempts,
         dropped=tuple(dict.fromkeys([*first.dropped, *second.dropped])),
-    )
-
-
-def _sum(usages: Sequence[Usage]) -> Usage:
-    buckets = [field.name for field in fields(Usage) if field.name != "estimated"]
-    return Usage(
-        **{name: sum(getattr(usage, name) for usage in usages) for name in buckets},
-        estimated=any(usage.estimated for usage in usages),
     )

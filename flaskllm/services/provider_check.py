@@ -111,7 +111,6 @@ class ProviderCheck:
             self._usage,
             request=request,
             call=call,
-            prompt_tokens=prompt_tokens,
             bound=lambda one: chat_bound(request, one, prompt_tokens),
         )
         attempts = Attempts([candidate], call, self._keys)

@@ -111,6 +111,7 @@ class TokenPriceSchema(Schema):
     audio_input_value = _dollars("audioInputValue")
     audio_output_value = _dollars("audioOutputValue")
     image_input_value = _dollars("imageInputValue")
+    image_output_value = _dollars("imageOutputValue")
 
 
 class PixelPriceSchema(Schema):

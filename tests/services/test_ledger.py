@@ -74,7 +74,7 @@ def call(*budgets: Budget, **more: Any) -> CallContext:
 
 def reserve(ledger: Ledger, *budgets: Budget, seconds: float = 30, request: ChatRequest = REQUEST) -> Attempt:
     bound = chat_bound(request, CANDIDATE, 10)
-    return ledger.reserve(request, CANDIDATE, call(*budgets), prompt_tokens=10, number=1, seconds=seconds, bound=bound)
+    return ledger.reserve(request, CANDIDATE, call(*budgets), number=1, seconds=seconds, bound=bound)
 
 
 def rows(query: str) -> list[Any]:
@@ -89,7 +89,6 @@ def books(ledger: Ledger, *budgets: Budget) -> CallBooks:
         usage,
         request=REQUEST,
         call=call(*budgets),
-        prompt_tokens=10,
         bound=lambda candidate: chat_bound(REQUEST, candidate, 10),
     )
 
@@ -130,11 +129,11 @@ def test_a_budget_says_when_it_begins_anew(ledger: Ledger) -> None:
 def test_calls_in_flight_are_bounded_by_token(ledger: Ledger) -> None:
     asked = call(concurrency=1)
     bound = chat_bound(REQUEST, CANDIDATE, 1)
-    attempt = ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
+    attempt = ledger.reserve(REQUEST, CANDIDATE, asked, number=1, seconds=30, bound=bound)
     with pytest.raises(RateLimited):
-        ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
+        ledger.reserve(REQUEST, CANDIDATE, asked, number=1, seconds=30, bound=bound)
     ledger.settle(attempt, state=SETTLED, usage=Usage())
-    ledger.reserve(REQUEST, CANDIDATE, asked, prompt_tokens=1, number=1, seconds=30, bound=bound)
+    ledger.reserve(REQUEST, CANDIDATE, asked, number=1, seconds=30, bound=bound)
 
 
 def test_a_settlement_in_another_month_goes_to_the_month_that_holds_it(ledger: Ledger) -> None:
@@ -225,7 +224,7 @@ def test_what_a_failed_attempt_costs(
 def test_the_bound_of_several_choices_is_all_of_theirs(ledger: Ledger) -> None:
     several = ChatRequest(model="m", messages=REQUEST.messages, params={"n": 3})
     attempt = reserve(ledger, TOKEN, request=several)
-    assert (attempt.amount, attempt.output_cap) == (610, 300)
+    assert (attempt.amount, attempt.most.output) == (610, 300)
 
 
 def test_a_refusal_after_a_first_attempt_leaves_the_calls_row(ledger: Ledger) -> None:
