@@ -103,21 +103,23 @@ def _finite(text: str) -> float:
 
 
 def _refuse_halves(value: Any) -> None:
-    for text in _texts(value):
+    for place, text in _texts(value, ""):
         if _SURROGATE.search(text):
-            raise InvalidRequest("The body holds half of a character (a lone surrogate).")
+            raise invalid(_holdable(place) or "body", "must not hold half of a character (a lone surrogate)")
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Each text, names too, with the place where it stands."""
     if isinstance(value, str):
-        yield value
+        yield place, value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield name
-            yield from _texts(inner)
+            below = f"{place}.{name}" if place else name
+            yield below, name
+            yield from _texts(inner, below)
     elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+        for number, inner in enumerate(value):
+            yield from _texts(inner, f"{place}[{number}]")
 
 
 def _holdable(name: str) -> str:

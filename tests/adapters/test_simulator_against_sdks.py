@@ -222,6 +222,58 @@ def test_openai_sdk_lists_embeds_and_draws(gpt: openai.OpenAI) -> None:
     drawn = gpt.images.generate(model="gpt-image-1", prompt="a red dot")
     assert drawn.data is not None
     assert base64.b64decode(drawn.data[0].b64_json or "") == PIXEL
+    assert drawn.usage is not None
+    assert (drawn.size, drawn.output_format, drawn.usage.total_tokens) == ("1024x1024", "png", 88)
+
+
+def test_openai_sdk_draws_by_address_and_in_bytes(gpt: openai.OpenAI, http: httpx2.Client) -> None:
+    kept = gpt.images.generate(model="dall-e-3", prompt="a red dot", size="1792x1024", quality="hd", style="vivid")
+    assert kept.data is not None
+    assert (kept.data[0].b64_json, kept.data[0].revised_prompt, kept.usage) == (None, "as it was drawn", None)
+    assert http.get(kept.data[0].url or "").content == PIXEL
+    sent = gpt.images.generate(model="dall-e-2", prompt="a red dot", n=2, size="256x256", response_format="b64_json")
+    assert [base64.b64decode(image.b64_json or "") for image in sent.data or ()] == [PIXEL, PIXEL]
+
+
+MEDIA_REFUSES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("embeddings", {"input": ""}, "'$.input' is invalid", ""),
+    ("embeddings", {"input": ["a", ""]}, "'$.input' is invalid", ""),
+    ("embeddings", {"input": [[1], []]}, "'$.input' is invalid", ""),
+    ("embeddings", {"input": ["a"] * 2049}, "maximum length 2048", "array_above_max_length"),
+    ("embeddings", {"encoding_format": "hex"}, "'float', 'base64'", "invalid_value"),
+    ("embeddings", {"dimensions": 1537}, "Expected a value <= 1536", "integer_above_max_value"),
+    ("embeddings", {"dimensions": 1.5}, "expected an integer", "invalid_type"),
+    ("embeddings", {"model": "text-embedding-ada-002", "dimensions": 8}, "does not support specifying", ""),
+    ("embeddings", {"truncate": True}, "Unknown parameter: 'truncate'.", "unknown_parameter"),
+    ("images/generations", {"prompt": ""}, "Missing required parameter: 'prompt'.", "missing_required_parameter"),
+    ("images/generations", {"prompt": "x" * 1001}, "maximum length 1000", "string_above_max_length"),
+    ("images/generations", {"n": 11}, "Expected a value <= 10", "integer_above_max_value"),
+    ("images/generations", {"model": "dall-e-3", "n": 2}, "Expected a value <= 1", "integer_above_max_value"),
+    ("images/generations", {"size": "333x444"}, "'256x256', '512x512', '1024x1024'", "invalid_value"),
+    ("images/generations", {"quality": "hd"}, "Supported values are: 'standard'", "invalid_value"),
+    ("images/generations", {"style": "vivid"}, "Unknown parameter: 'style'.", "unknown_parameter"),
+    ("images/generations", {"background": "opaque"}, "Unknown parameter: 'background'.", "unknown_parameter"),
+    (
+        "images/generations",
+        {"model": "gpt-image-1", "response_format": "url"},
+        "'response_format'",
+        "unknown_parameter",
+    ),
+    ("images/generations", {"model": "gpt-image-1", "output_compression": 101}, "<= 100", "integer_above_max_value"),
+    ("images/generations", {"model": "gpt-image-1", "quality": "hd"}, "'low', 'medium', 'high'", "invalid_value"),
+]
+
+
+@pytest.mark.parametrize("path,change,message,code", MEDIA_REFUSES)
+def test_openai_refuses_beside_the_chat(
+    up: Upstream, http: httpx2.Client, path: str, change: dict[str, Any], message: str, code: str
+) -> None:
+    usual = {"embeddings": {"model": "text-embedding-3-small", "input": "a"}}
+    body = {**usual.get(path, {"model": "dall-e-2", "prompt": "a"}), **change}
+    answer = http.post(f"{up.openai_base}/{path}", json=body, headers={"authorization": f"Bearer {up.keys['openai']}"})
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+    assert answer.json()["error"]["code"] == (code or None)
 
 
 # --- Azure --------------------------------------------------------------------------------------------------------
@@ -457,6 +509,31 @@ def test_gemini_sdk_counts_lists_and_embeds(gemini: genai.Client) -> None:
     embedded = gemini.models.embed_content(model="gemini-embedding-001", contents=["a", "b"]).embeddings
     assert embedded is not None
     assert len(embedded) == 2
+    config = types.EmbedContentConfig(output_dimensionality=7, task_type="CLUSTERING")
+    short = gemini.models.embed_content(model="gemini-embedding-001", contents=["a"], config=config).embeddings
+    assert short is not None
+    assert len(short[0].values or ()) == 7
+    with pytest.raises(genai_errors.ClientError, match="at most 100"):
+        gemini.models.embed_content(model="gemini-embedding-001", contents=["a"] * 101)
+
+
+def test_gemini_sdk_draws(gemini: genai.Client) -> None:
+    config = types.GenerateContentConfig(
+        response_modalities=["TEXT", "IMAGE"], image_config=types.ImageConfig(aspect_ratio="16:9")
+    )
+    answer = gemini.models.generate_content(model="gemini-2.5-flash-image", contents="a red dot", config=config)
+    pictures = [part.inline_data.data for part in answer.parts or () if part.inline_data]
+    assert pictures == [PIXEL]
+    assert answer.usage_metadata is not None
+    told = answer.usage_metadata.candidates_tokens_details or []
+    assert [(one.modality, one.token_count) for one in told][-1] == (types.MediaModality.IMAGE, 1290)
+    with pytest.raises(genai_errors.ClientError, match="combination of response modalities"):
+        gemini.models.generate_content(model=GEMINI, contents="a red dot", config=config)
+    wrong = types.GenerateContentConfig(
+        response_modalities=["IMAGE"], image_config=types.ImageConfig(aspect_ratio="7:5")
+    )
+    with pytest.raises(genai_errors.ClientError, match="aspect_ratio"):
+        gemini.models.generate_content(model="gemini-2.5-flash-image", contents="a red dot", config=wrong)
 
 
 # --- the compatible ones ------------------------------------------------------------------------------------------
@@ -474,6 +551,16 @@ def test_grok_refuses_penalties_on_some_models_and_puts_usage_on_the_last_chunk(
         assert last.usage.total_tokens == 5
         with pytest.raises(openai.BadRequestError):
             client.with_options(api_key="wrong").models.list()
+
+
+def test_grok_draws_by_shape_and_not_by_size(up: Upstream) -> None:
+    with openai.OpenAI(base_url=up.grok_base, api_key=up.keys["grok"], max_retries=0) as client:
+        drawn = client.images.generate(model="grok-imagine-image", prompt="a", extra_body={"aspect_ratio": "16:9"})
+        assert drawn.data is not None
+        assert drawn.data[0].url
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.images.generate(model="grok-imagine-image", prompt="a", size="1024x1024")
+        assert caught.value.body == "Argument not supported: size"
 
 
 def test_ngrok_shows_its_page_unless_the_header_is_there(up: Upstream, http: httpx2.Client) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_embeddings_cost_their_tokens(gateway: Flask, caller: Caller) -> None:
 @pytest.mark.parametrize("model", DRAWS)
 @pytest.mark.parametrize("form", ["url", "b64_json"])
 def test_images_come_as_they_were_asked_for(caller: Caller, model: str, form: str) -> None:
-    body = draw(caller, model=model, prompt="a cat", n=2, size="256x256", response_format=form).json
+    body = draw(caller, model=model, prompt="a cat", n=2, size="1024x1024", response_format=form).json
     assert len(body["data"]) == 2
     assert body["created"] > 1_700_000_000
     for image in body["data"]:
@@ -121,18 +122,59 @@ def test_demo_draws_what_it_says(caller: Caller) -> None:
     assert body["size"] == "64x32"
 
 
-def test_gemini_draws_in_its_answer(caller: Caller, make_app: MakeApp, upstream: Upstream, tmp_path: Any) -> None:
-    catalogue = tmp_path / "models.yaml"
-    catalogue.write_text("models:\n  gemini-2.5-flash-image: {provider: gemini, type: image}\n")
-    app = make_app(**provider_environment(upstream, "gemini"), LLM_GATEWAY_CONFIG_PATH=str(catalogue))
+def with_rows(make_app: MakeApp, folder: Path, rows: str, **environment: str) -> Caller:
+    """A gateway with more models than the shipped ones."""
+    catalogue = folder / "models.yaml"
+    catalogue.write_text(f"models:\n{rows}")
+    app = make_app(**environment, LLM_GATEWAY_CONFIG_PATH=str(catalogue))
     app.test_cli_runner().invoke(args=["seed"])
-    painter = Caller.on(app)
+    return Caller.on(app)
+
+
+def test_gemini_draws_in_its_answer(gateway: Flask, upstream: Upstream) -> None:
+    painter = Caller.on(gateway)
     body = draw(painter, model="gemini-2.5-flash-image", prompt="a cat", n=2, size="1792x1024").json
     assert len(body["data"]) == 2
     assert body["usage"]["output_tokens"] > 0
     assert upstream.requests[-1].body["generationConfig"]["imageConfig"] == {"aspectRatio": "16:9"}
     fault = draw(painter, 400, model="gemini-2.5-flash-image", prompt="a cat", size="333x444").json["error"]
     assert fault["param"] == "size"
+    (cost,) = rows(gateway, "SELECT cost FROM calls WHERE status = 200")[0]
+    assert cost == 4 * 300 + 6 * 2500 + 2 * 1290 * 30_000  # dollars a million: 0.3 in, 2.5 in words, 30 in pictures
+
+
+def test_grok_draws_by_shape(gateway: Flask, upstream: Upstream) -> None:
+    painter = Caller.on(gateway)
+    body = draw(painter, model="grok-imagine-image", prompt="a cat", aspect_ratio="16:9").json
+    assert body["data"][0]["url"].startswith("http")
+    assert upstream.requests[-1].body["aspect_ratio"] == "16:9"
+    told = draw(painter, 400, model="grok-imagine-image", prompt="a cat", size="1024x1024").json["error"]
+    assert told["param"] == "size"
+
+
+def test_own_servers_embed_and_draw(make_app: MakeApp, upstream: Upstream, tmp_path: Path) -> None:
+    models = """
+  nomic-embed-text: {provider: llama, type: embedding}
+  ngrok/nomic-embed-text: {type: embedding}
+  stable-diffusion: {provider: llama, type: image, prices: []}
+"""
+    caller = with_rows(make_app, tmp_path, models, **provider_environment(upstream, "llama", "ngrok"))
+    for name in ("nomic-embed-text", "ngrok/nomic-embed-text"):
+        response = embed(caller, model=name, input=["one", "two"], truncate_prompt_tokens=9)
+        assert len(response.json["data"]) == 2
+        assert "X-FlaskLLM-Cost" not in response.headers
+        assert upstream.requests[-1].body["truncate_prompt_tokens"] == 9
+    for form in ("url", "b64_json"):
+        [image] = draw(caller, model="stable-diffusion", prompt="a cat", response_format=form).json["data"]
+        assert set(image) == {form}
+
+
+def test_anthropic_makes_neither(caller: Caller, upstream: Upstream) -> None:
+    for ask in (lambda: embed(caller, 400, model="claude-haiku-4-5", input="a"),
+                lambda: draw(caller, 400, model="claude-haiku-4-5", prompt="a")):  # fmt: skip
+        fault = ask().json["error"]
+        assert (fault["param"], fault["code"]) == ("model", "invalid_request")
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(
@@ -154,10 +196,51 @@ def test_images_cost_what_seed_2_prints(gateway: Flask, caller: Caller, model: s
     assert rows(gateway, "SELECT state, reserved, cost, estimated FROM attempts") == [("settled", nano, nano, False)]
 
 
-def test_a_size_without_a_price_is_unpriced_and_never_zero(gateway: Flask, caller: Caller) -> None:
-    response = draw(caller, model="azure_openai/dall-e-2", prompt="a cat", size="333x444")
+PRICED_ONCE = """
+  dall-e-2-small:
+    provider: azure_openai
+    type: image
+    prices: [{unitOfMeasure: 1, currency: USD, pixel: {width: 512, height: 512, value: 0.018}}]
+"""
+
+
+def test_a_size_without_a_price_is_unpriced_and_never_zero(
+    make_app: MakeApp, upstream: Upstream, tmp_path: Path
+) -> None:
+    caller = with_rows(make_app, tmp_path, PRICED_ONCE, **provider_environment(upstream, "azure_openai"))
+    response = draw(caller, model="dall-e-2-small", prompt="a cat", size="256x256")
     assert "X-FlaskLLM-Cost" not in response.headers
-    assert rows(gateway, "SELECT cost FROM calls") == [(None,)]
+    assert rows(caller.http.application, "SELECT cost FROM calls") == [(None,)]
+    assert draw(caller, model="dall-e-2-small", prompt="a cat", size="512x512").headers["X-FlaskLLM-Cost"] == "0.018"
+
+
+BY_TOKENS = "  gpt-image-1: {provider: openai, type: image, params: {response_format: drop}}"
+
+
+@pytest.mark.parametrize(
+    "model, nano", [("azure_openai/dall-e-2", 40_000_000), ("gpt-image-1", 2 * 6240 * 40_000 + 2 * 5000)]
+)
+def test_pictures_that_may_have_been_drawn_are_paid_at_their_bound(
+    make_app: MakeApp, upstream: Upstream, tmp_path: Path, model: str, nano: int
+) -> None:
+    environment = provider_environment(upstream, "azure_openai", "openai")
+    caller = with_rows(make_app, tmp_path, BY_TOKENS, **environment, REQUEST_TIMEOUT="1")
+    upstream.script(faults.hang())
+    draw(caller, 504, model=model, prompt="a cat", n=2)
+    assert rows(caller.http.application, "SELECT state, reserved, cost FROM attempts") == [("settled", nano, nano)]
+
+
+def test_pictures_that_cannot_be_read_are_paid_too(gateway: Flask, caller: Caller, upstream: Upstream) -> None:
+    upstream.script(faults.half_json())
+    draw(caller, 502, model="azure_openai/dall-e-2", prompt="a cat")
+    assert rows(gateway, "SELECT cost, attempts FROM calls") == [(20_000_000, 1)]
+
+
+def test_vectors_that_no_float_holds_are_the_providers_fault(caller: Caller, upstream: Upstream) -> None:
+    upstream.script(faults.raw({"data": [{"index": 0, "embedding": [1e39]}], "usage": {"prompt_tokens": 1}}))
+    for form in ("float", "base64"):
+        told = embed(caller, 502, model="text-embedding-3-small", input="a", encoding_format=form).json["error"]
+        assert told["code"] == "provider_error"
 
 
 def test_unpriced_images_can_be_refused(make_app: MakeApp, upstream: Upstream) -> None:
@@ -236,6 +319,23 @@ def test_unknown_fields_go_to_the_same_wire_and_no_further(caller: Caller, upstr
     response = embed(caller, model="gemini-embedding-001", input="one", user="me", drop_params=True)
     assert response.headers["X-FlaskLLM-Dropped-Params"] == "user"
     embed(caller, 400, model="text-embedding-3-small", input="one", base_url="http://127.0.0.1/")
+
+
+TEXTS = ["model", "user", "input", "prompt", "size", "quality", "style", "response_format", "background"]
+
+
+@pytest.mark.parametrize("field", TEXTS)
+def test_half_a_character_is_told_by_field(caller: Caller, upstream: Upstream, field: str) -> None:
+    path = "/v1/embeddings" if field == "input" else "/v1/images/generations"
+    usual = {"model": "demo", "input" if field == "input" else "prompt": "a"}
+    raw = json.dumps({**usual, field: "a\ud800"})
+    response = caller.http.post(path, data=raw, headers={**caller.headers, "Content-Type": "application/json"})
+    assert (response.status_code, response.json["error"]["param"]) == (400, field)
+
+
+@pytest.mark.parametrize("field", ["model", "dimensions", "encoding_format", "user", "drop_params"])
+def test_null_counts_as_left_out(caller: Caller, field: str) -> None:
+    assert embed(caller, **{"model": "demo", "input": "a", field: None}).json["data"]
 
 
 LONG = "x" * 40_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+from . import media_rules
 from . import openai_rules as rules
 from .core import Answer, Ask, Frame, Refusal, Usage
 from .openai_wire import OpenAIWire
@@ -212,6 +213,14 @@ class GrokWire(OpenAIWire):
         known = {name: value for name, value in body.items() if name in rules.CHAT_FIELDS - {"reasoning_effort"}}
         rules.check_chat({**known, "model": "grok"})
 
+    def check_images(self, body: dict[str, Any]) -> None:
+        """It draws by shape and not by size."""
+        for name in ("quality", "size", "style"):
+            if name in body:
+                raise Refusal(400, f"Argument not supported: {name}")
+        body = {name: value for name, value in body.items() if name not in ("aspect_ratio", "resolution")}
+        media_rules.check_images(body)
+
     def usage(self, usage: Usage) -> dict[str, Any]:
         """xAI leaves reasoning out of completion_tokens, but counts it in the total."""
         data = super().usage(usage)
@@ -237,6 +246,12 @@ class LooseWire(OpenAIWire):
             raise rules.refuse("Unknown field: stream_options")
         rules.check_chat({**{name: body[name] for name in body if name in self.known}, "model": "llama"})
 
+    def check_embeddings(self, body: dict[str, Any]) -> None:
+        super().check_embeddings(_known(body, media_rules.EMBEDDING_FIELDS))
+
+    def check_images(self, body: dict[str, Any]) -> None:
+        super().check_images(_known(body, media_rules.IMAGE_FIELDS))
+
     def limit(self, body: dict[str, Any]) -> int | None:
         return body.get("max_tokens")
 
@@ -248,6 +263,10 @@ class LooseWire(OpenAIWire):
                 "type": refusal.kind or "invalid_request_error",
             }
         }
+
+
+def _known(body: dict[str, Any], fields: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name in fields}
 
 
 class Interstitial(Exception):

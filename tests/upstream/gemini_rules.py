@@ -34,6 +34,17 @@ ENUMS = {
     },
     "FunctionCallingConfig.Mode": {"MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"},
     "Modality": {"MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO"},
+    "TaskType": {
+        "TASK_TYPE_UNSPECIFIED",
+        "RETRIEVAL_QUERY",
+        "RETRIEVAL_DOCUMENT",
+        "SEMANTIC_SIMILARITY",
+        "CLASSIFICATION",
+        "CLUSTERING",
+        "QUESTION_ANSWERING",
+        "FACT_VERIFICATION",
+        "CODE_RETRIEVAL_QUERY",
+    },
     "ThinkingLevel": {"THINKING_LEVEL_UNSPECIFIED", "MINIMAL", "LOW", "MEDIUM", "HIGH"},
 }
 MESSAGES: dict[str, dict[str, str]] = {
@@ -147,12 +158,19 @@ MESSAGES: dict[str, dict[str, str]] = {
         "speechConfig": "any",
         "mediaResolution": "str",
         "thinkingConfig": "ThinkingConfig",
-        "imageConfig": "any",
+        "imageConfig": "ImageConfig",
         "audioTranscriptionConfig": "any",
         "responseFormat": "any",
     },
     "ThinkingConfig": {"includeThoughts": "bool", "thinkingBudget": "int", "thinkingLevel": "ThinkingLevel"},
-    "Embed": {"model": "str", "content": "Content", "taskType": "str", "title": "str", "outputDimensionality": "int"},
+    "ImageConfig": {"aspectRatio": "str", "imageSize": "str"},
+    "Embed": {
+        "model": "str",
+        "content": "Content",
+        "taskType": "TaskType",
+        "title": "str",
+        "outputDimensionality": "int",
+    },
     "EmbedBatch": {"requests": "Embed[]"},
     "Count": {"contents": "Content[]", "generateContentRequest": "Request"},
 }
@@ -442,6 +460,20 @@ def _check_turns(contents: list[dict[str, Any]], declared: list[str]) -> None:
             raise refuse(f"Function response name '{strangers[0]}' matches no function call.")
 
 
+SHAPES = {"1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"}
+
+
+def _check_picture(config: dict[str, Any], model: str) -> None:
+    wanted = config.get("responseModalities", [])
+    if "IMAGE" in wanted and "image" not in model:
+        said = ", ".join(wanted)
+        raise refuse(f"The requested combination of response modalities ({said}) is not supported by the model.")
+    if "IMAGE" in wanted and config.get("candidateCount", 1) > 1:
+        raise refuse("Multiple candidates is not enabled for this model")
+    if config.get("imageConfig", {}).get("aspectRatio", "1:1") not in SHAPES:
+        raise star("generation_config.image_config.aspect_ratio", "aspect_ratio must be one of the supported values.")
+
+
 def _check_config(config: dict[str, Any], *, has_tools: bool, model: str) -> None:
     at = "generation_config"
     if not 0 <= config.get("temperature", 0) <= 2:
@@ -454,6 +486,7 @@ def _check_config(config: dict[str, Any], *, has_tools: bool, model: str) -> Non
         raise star(f"{at}.candidate_count", "candidate_count must be in the range [1, 8].")
     if len(config.get("stopSequences", [])) > 5 or "" in config.get("stopSequences", []):
         raise star(f"{at}.stop_sequences", "at most 5 non-empty stop sequences are allowed.")
+    _check_picture(config, model)
     mime = config.get("responseMimeType", "text/plain")
     if mime not in ("text/plain", "application/json", "text/x.enum"):
         raise star(

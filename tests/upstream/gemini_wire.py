@@ -16,6 +16,9 @@ from .vendor import UNKNOWN_MODEL, Wire
 
 FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "tool": "STOP", "filter": "SAFETY", "stop_sequence": "STOP"}
 CHAT = ("generateContent", "streamGenerateContent")
+MOST_EMBEDS, MOST_DIMENSIONS = 100, 3072
+PICTURE_TOKENS = 1290
+"""What a picture of about a million pixels takes."""
 METHODS = (*CHAT, "countTokens", "embedContent", "batchEmbedContents")
 
 
@@ -144,6 +147,10 @@ class GeminiWire(Wire):
         requests = body.get("requests", []) if batch else [body]
         if not requests:
             raise rules.refuse("* BatchEmbedContentsRequest.requests: at least one request is required")
+        if len(requests) > MOST_EMBEDS:
+            raise rules.refuse(
+                f"* BatchEmbedContentsRequest.requests: at most {MOST_EMBEDS} requests can be in one batch"
+            )
         for index, one in enumerate(requests):
             if batch and one.get("model") != f"models/{model}":
                 raise rules.refuse(
@@ -152,6 +159,8 @@ class GeminiWire(Wire):
                 )
             if not "".join(_texts(one.get("content", {"parts": []}))):
                 raise rules.refuse("* EmbedContentRequest.content: content is empty")
+            if not 1 <= one.get("outputDimensionality", 1) <= MOST_DIMENSIONS:
+                raise rules.refuse("* EmbedContentRequest.output_dimensionality: must be between 1 and 3072")
         texts = [" ".join(_texts(one["content"])) for one in requests]
         ask = Ask(self.vendor, "embeddings", model, input_tokens=count_words(*texts))
         ask.extra.update(texts=texts, size=requests[0].get("outputDimensionality", 64), batch=batch)
@@ -217,7 +226,11 @@ class GeminiWire(Wire):
         if ask.extra["array"]:  # streamed without alt=sse: one JSON array of chunks
             return [frame.data for frame in self.frames(ask, answer)]
         candidates = [self.candidate(index, parts(ask, answer), _finish(answer)) for index in range(ask.count)]
-        return self.envelope(answer, candidates, self.usage(answer.usage))
+        if not ask.extra.get("image"):
+            return self.envelope(answer, candidates, self.usage(answer.usage))
+        words, answer.usage.output = answer.usage.output, answer.usage.output + PICTURE_TOKENS
+        details = [{"modality": "TEXT", "tokenCount": words}, {"modality": "IMAGE", "tokenCount": PICTURE_TOKENS}]
+        return self.envelope(answer, candidates, {**self.usage(answer.usage), "candidatesTokensDetails": details})
 
     def candidate(self, index: int, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
         made: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": index}

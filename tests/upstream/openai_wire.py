@@ -6,30 +6,13 @@ import base64
 import struct
 from typing import Any, ClassVar
 
-from . import images
+from . import images, media_rules
 from . import openai_rules as rules
 from .core import IMAGE_TOKENS, Answer, Ask, Frame, Refusal, Usage, count_words, decoded, fragments, split_words, vector
 from .transport import Request
 from .vendor import UNKNOWN_MODEL, Keys, Wire, bearer, masked
 
 FINISH = {"tool": "tool_calls", "filter": "content_filter", "stop_sequence": "stop"}
-EMBEDDING_FIELDS = {"input", "model", "dimensions", "encoding_format", "user"}
-IMAGE_FIELDS = {
-    "prompt",
-    "model",
-    "n",
-    "size",
-    "quality",
-    "style",
-    "user",
-    "background",
-    "moderation",
-    "output_format",
-    "output_compression",
-    "partial_images",
-    "stream",
-    "response_format",
-}
 CREATED = 1_767_225_600
 
 
@@ -137,6 +120,12 @@ class OpenAIWire(Wire):
     def check_chat(self, body: dict[str, Any]) -> None:
         rules.check_chat(body)
 
+    def check_embeddings(self, body: dict[str, Any]) -> None:
+        media_rules.check_embeddings(body)
+
+    def check_images(self, body: dict[str, Any]) -> None:
+        media_rules.check_images(body)
+
     def limit(self, body: dict[str, Any]) -> int | None:
         limits = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
         return int(limits[0]) if limits else None
@@ -165,28 +154,20 @@ class OpenAIWire(Wire):
         return ask
 
     def read_embeddings(self, body: dict[str, Any]) -> Ask:
-        _only_known(body, EMBEDDING_FIELDS)
         model = self.model(body)
-        given = body.get("input")
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not texts or "" in texts:
-            raise rules.refuse(
-                "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference."
-            )
+        self.check_embeddings(body)
+        given = body["input"]
+        texts = [given] if isinstance(given, str) or isinstance(given[0], int) else given
         ask = Ask(self.vendor, "embeddings", model, input_tokens=count_words(*map(str, texts)))
         ask.extra.update(texts=texts, size=body.get("dimensions") or 64, base64=body.get("encoding_format") == "base64")
         return ask
 
     def read_images(self, body: dict[str, Any]) -> Ask:
-        _only_known(body, IMAGE_FIELDS)
-        if not body.get("prompt"):
-            raise rules.missing("prompt")
         model = body.get("model") or "dall-e-2"
-        if model.startswith("gpt-image") and "response_format" in body:
-            raise rules.refuse("Unknown parameter: 'response_format'.", "response_format", "unknown_parameter")
+        self.check_images({**body, "model": model})
         as_url = not model.startswith("gpt-image") and body.get("response_format", "url") == "url"
         ask = Ask(self.vendor, "images", model, count=body.get("n") or 1, input_tokens=count_words(body["prompt"]))
-        ask.extra["as_url"] = as_url
+        ask.extra.update(as_url=as_url, told={name: body.get(name) for name in ("size", "quality", "output_format")})
         return ask
 
     # --- writing --------------------------------------------------------------------------------------------------
@@ -231,9 +212,13 @@ class OpenAIWire(Wire):
     def images(self, ask: Ask, answer: Answer) -> Any:
         pixel = base64.b64encode(images.PIXEL).decode()
         one = {"url": f"{self.base}/images/pixel.png"} if ask.extra["as_url"] else {"b64_json": pixel}
+        if ask.model.startswith("dall-e-3"):
+            one["revised_prompt"] = "as it was drawn"
         data: dict[str, Any] = {"created": CREATED, "data": [one] * ask.count}
-        if not ask.extra["as_url"]:
+        if ask.model.startswith("gpt-image"):  # the only ones that are paid by tokens
             answer.usage.output = IMAGE_TOKENS * ask.count
+            usual = {"size": "1024x1024", "quality": "low", "output_format": "png"}
+            data.update({name: ask.extra["told"][name] or usual[name] for name in usual}, background="opaque")
             data["usage"] = {
                 "input_tokens": answer.usage.input,
                 "output_tokens": answer.usage.output,
@@ -332,12 +317,6 @@ def _call_deltas(answer: Answer) -> list[tuple[dict[str, Any], int]]:
 
 def _finish(answer: Answer) -> str:
     return FINISH.get(answer.finish, answer.finish)
-
-
-def _only_known(body: dict[str, Any], fields: set[str]) -> None:
-    unknown = sorted(set(body) - fields)
-    if unknown:
-        raise rules.refuse(f"Unknown parameter: '{unknown[0]}'.", unknown[0], "unknown_parameter")
 
 
 def _base64(row: list[float]) -> str:
