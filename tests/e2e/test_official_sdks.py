@@ -37,7 +37,7 @@ CHAT = [
 PLAN = {
     "chat": CHAT,
     "embed": ["openai/text-embedding-3-small", "azure_openai/text-embedding-ada-002", "gemini-embedding-001", "demo"],
-    "draw": ["gpt-image-1-mini", "azure_openai/dall-e-3", "demo"],
+    "draw": ["gpt-image-1-mini", "azure_openai/dall-e-3", "gemini-2.5-flash-image", "grok-imagine-image", "demo"],
 }
 PROGRAMS = {
     "openai_python.py": "python-openai",

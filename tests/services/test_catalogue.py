@@ -165,7 +165,7 @@ def test_every_shipped_model_of_a_vendor_but_the_ones_it_does_not_know_has_a_pri
     every = {f"{name}_API_KEY": "k" * 20 for name in ("OPENAI", "ANTHROPIC", "GEMINI", "GROK")}
     catalogue = world(tmp_path, **every).cache.current()
     unpriced = [model.name for _, model in catalogue.models() if model.price is None]
-    assert unpriced == ["grok-beta"]
+    assert unpriced == ["grok-beta", "grok-imagine-image"]
 
 
 # -- prices -----------------------------------------------------------------------------------------------------------

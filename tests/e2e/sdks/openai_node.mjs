@@ -83,8 +83,11 @@ check("embed", "embeddings", async (model) => {
 
 check("draw", "images", async (model) => {
   for (const user of [client, azure]) {
-    const drawn = await user.images.generate({ model, prompt: "A cat wearing a hat", n: 1, size: "1024x1024" });
-    assert.ok(drawn.data[0].url || drawn.data[0].b64_json);
+    const asked = { model, prompt: "A cat wearing a hat" };
+    const sent = await user.images.generate({ ...asked, response_format: "b64_json" });
+    assert.ok(Buffer.from(sent.data[0].b64_json, "base64").length > 60);
+    const kept = await user.images.generate({ ...asked, response_format: "url" });
+    assert.match(kept.data[0].url, /^(http|data:image)/);
   }
 });
 

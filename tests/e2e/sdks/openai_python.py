@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -93,13 +94,19 @@ def _embeddings(model: str) -> None:
         assert len(found.data[0].embedding) == len(found.data[1].embedding) > 1
         plain = user.embeddings.create(model=model, input=["one", "two"], encoding_format="float")
         assert all(abs(a - b) < 1e-6 for a, b in zip(plain.data[0].embedding, found.data[0].embedding, strict=True))
+        assert found.usage.prompt_tokens == found.usage.total_tokens > 0
+        if "ada" not in model:  # which knows one length
+            short = user.embeddings.create(model=model, input="one", dimensions=7)
+            assert [len(row.embedding) for row in short.data] == [7]
 
 
 @check("draw")
 def _images(model: str) -> None:
     for user in (client, azure):
-        drawn = user.images.generate(model=model, prompt="A cat wearing a hat", n=1, size="1024x1024")
-        assert drawn.data and (drawn.data[0].url or drawn.data[0].b64_json)
+        drawn = user.images.generate(model=model, prompt="A cat wearing a hat", response_format="b64_json")
+        assert drawn.data and base64.b64decode(drawn.data[0].b64_json or "").startswith(b"\x89PNG")
+        drawn = user.images.generate(model=model, prompt="A cat wearing a hat", response_format="url")
+        assert drawn.data and (drawn.data[0].url or "").startswith(("http", "data:image/png;base64,"))
 
 
 @check("once")
