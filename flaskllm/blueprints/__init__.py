@@ -59,6 +59,7 @@ class Door:
 
 WRITES_TEMPLATES = ("create_template", "change_template", "delete_template")
 MEDIA_RULES = {"create_images": needs("images"), "create_embeddings": needs("embeddings")}
+AZURE_VIEWS = {"create_chat_completion", *MEDIA_RULES}
 GATE_RULES = {"list_providers": signed_in, "health": open_to_all, **MEDIA_RULES}
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),
@@ -69,7 +70,7 @@ DOORS = (
     Door(templates.bp, "/api/v1/templates", needs("webhook"), dict.fromkeys(WRITES_TEMPLATES, admin_only)),
     Door(gate.bp, "{GATE_PATH}/v1", needs("chat"), GATE_RULES),
     Door(openai.bp, "/v1", needs("chat"), MEDIA_RULES, asks=None),
-    Door(azure.bp, "/openai/deployments", needs("chat"), MEDIA_RULES, asks=None),
+    Door(azure.bp, "/openai/deployments", needs("chat"), MEDIA_RULES, asks=AZURE_VIEWS),
     Door(responses.bp, "/v1", needs("chat"), asks=None),
     Door(messages.bp, "/v1", needs("chat"), asks=None),
     Door(external.bp, "/api/external", needs("external")),

@@ -8,6 +8,7 @@ from flask import Blueprint, Response
 
 from flaskllm.blueprints import openai
 from flaskllm.blueprints._doc import documented, parameter
+from flaskllm.blueprints._http import query
 from flaskllm.wire import embeddings as embeddings_wire
 from flaskllm.wire import images as images_wire
 from flaskllm.wire import openai as wire
@@ -23,16 +24,22 @@ def _said(summary: str, **more: Any) -> Any:
 @bp.post("/<path:deployment>/chat/completions")
 @_said("Have a model answer a chat (Azure's path)", body=wire.CHAT, answer=wire.COMPLETION, streams=True)
 def create_chat_completion(deployment: str) -> Response:
-    return openai.answer_chat(deployment)
+    return openai.answer_chat(_alone(deployment))
 
 
 @bp.post("/<path:deployment>/embeddings")
 @_said("Turn texts into vectors (Azure's path)", body=embeddings_wire.EMBEDDINGS, answer=embeddings_wire.VECTORS)
 def create_embeddings(deployment: str) -> Response:
-    return openai.answer_embeddings(deployment)
+    return openai.answer_embeddings(_alone(deployment))
 
 
 @bp.post("/<path:deployment>/images/generations")
 @_said("Draw images (Azure's path)", body=images_wire.DRAW, answer=images_wire.DRAWN)
 def create_images(deployment: str) -> Response:
-    return openai.answer_images(deployment)
+    return openai.answer_images(_alone(deployment))
+
+
+def _alone(deployment: str) -> str:
+    """The model's name, where nothing but the version stands in the query. Raises `InvalidRequest`."""
+    query("api-version")
+    return deployment

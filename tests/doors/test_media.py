@@ -396,6 +396,44 @@ def test_azures_paths_are_the_same_doors(gateway: Flask, deployment: str) -> Non
     assert json.loads(response.data)["choices"][0]["message"]["content"]
 
 
+@pytest.mark.parametrize("deployment", ["demo", "openai/text-embedding-3-small"])
+def test_azures_paths_embed_and_draw(gateway: Flask, deployment: str) -> None:
+    client, key = gateway.test_client(), {"api-key": Caller.on(gateway).token}
+    path = f"/openai/deployments/{deployment}"
+    made = client.post(f"{path}/embeddings?api-version=1", json={"input": ["a", "b"], "user": "u"}, headers=key)
+    assert (made.status_code, len(made.json["data"])) == (200, 2)
+    drawn = client.post(f"{path}/images/generations", json={"prompt": "a"}, headers=key)
+    assert drawn.status_code == (200 if deployment == "demo" else 400)
+    streamed = client.post(
+        "/openai/deployments/demo/chat/completions?api-version=2024-10-21",
+        json={"messages": [{"role": "user", "content": "hi"}], "stream": True},
+        headers=key,
+    )
+    assert streamed.data.rstrip().endswith(b"data: [DONE]")
+
+
+@pytest.mark.parametrize(
+    "asked, field",
+    [
+        ("api-version=1&more=1", "more"),
+        ("api-version=1&api-version=2", "api-version"),
+        ("api-version=%00", "api-version"),
+    ],
+)
+def test_azures_paths_take_their_version_alone(gateway: Flask, asked: str, field: str) -> None:
+    key = {"api-key": Caller.on(gateway).token}
+    path = f"/openai/deployments/demo/embeddings?{asked}"
+    fault = gateway.test_client().post(path, json={"input": "x"}, headers=key)
+    assert (fault.status_code, fault.json["error"]["param"]) == (400, field)
+
+
+def test_azures_paths_need_the_scopes_of_the_others(gateway: Flask) -> None:
+    client, key = gateway.test_client(), {"api-key": Caller.on(gateway, scopes=["chat"]).token}
+    for what, body in (("embeddings", {"input": "a"}), ("images/generations", {"prompt": "a"})):
+        refused = client.post(f"/openai/deployments/demo/{what}?api-version=1", json=body, headers=key)
+        assert (refused.status_code, refused.json["error"]["code"]) == (403, "forbidden")
+
+
 def test_azures_paths_speak_openais_errors(gateway: Flask) -> None:
     client = gateway.test_client()
     missing = client.post("/openai/deployments/demo/embeddings?api-version=1", json={"input": "x"})
