@@ -212,8 +212,8 @@ def test_every_claim_is_needed(codec: JwtCodec, name: str):
 
 @pytest.mark.parametrize(
     "claims",
-    [{"exp": str(int(time.time()) + 900)}, {"exp": 1e300}, {"exp": True}, {"exp": [1]}, {"exp": float("inf")},
-     {"iat": "now"}, {"iat": int(time.time()) + 900}, {"sub": 1}, {"sid": 1}, {"typ": "refresh"}, {"aud": "other"},
+    [{"exp": str(int(time.time()) + 10**6)}, {"exp": 1e300}, {"exp": True}, {"exp": [1]}, {"exp": float("inf")},
+     {"iat": "now"}, {"iat": int(time.time()) + 10**6}, {"sub": 1}, {"sid": 1}, {"typ": "refresh"}, {"aud": "other"},
      {"iss": "other"}, {"exp": int(time.time()) + 10**9}],
 )  # fmt: skip
 def test_odd_claims_are_refused(codec: JwtCodec, claims: dict):
