@@ -13,7 +13,8 @@ from flaskllm.domain.image import USUAL_SIZE, ImageRequest, ImageResult, size_of
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import invalid
 
-DIMENSIONS, MOST_DIMENSIONS = 64, 4096
+DIMENSIONS, MOST_DIMENSIONS, MOST_NUMBERS = 64, 4096, 2**20
+"""Of a vector, and numbers of all vectors of one call: they are made by this process, for nothing."""
 MOST_SIDE = 2048
 
 
@@ -22,6 +23,8 @@ def embedded(request: EmbedRequest, model: str) -> EmbedResult:
     size = request.params.get("dimensions") or DIMENSIONS
     if size > MOST_DIMENSIONS:
         raise invalid("dimensions", f"must be at most {MOST_DIMENSIONS} for the demo model")
+    if size * len(request.inputs) > MOST_NUMBERS:
+        raise invalid("dimensions", f"must be at most {MOST_NUMBERS // len(request.inputs)} for so many texts here")
     texts = [one if isinstance(one, str) else " ".join(map(str, one)) for one in request.inputs]
     words = sum(len(text.split()) for text in texts)
     return EmbedResult([_unit(text, size) for text in texts], Usage(input=max(words, 1)), model)

@@ -102,6 +102,15 @@ def test_the_length_is_asked_for(embedder: Asker) -> None:
     assert [len(vector) for vector in embed(embedder, "one", dimensions=7).vectors] == [7]
 
 
+def test_demo_makes_a_million_numbers_and_no_more(upstream: Upstream) -> None:
+    demo = asker("demo", upstream)
+    assert len(embed(demo, *["a"] * 2048, dimensions=512).vectors) == 2048
+    for texts, size in ((1, 4097), (257, 4096)):
+        with pytest.raises(InvalidRequest) as caught:
+            embed(demo, *["a"] * texts, dimensions=size)
+        assert caught.value.param == "dimensions"
+
+
 @pytest.mark.parametrize("name", ["openai", "azure classic", "openai_compatible", "demo"])
 def test_token_ids_go_where_they_are_known(upstream: Upstream, name: str) -> None:
     made = asker(name, upstream, model=named(EMBEDDERS[name]))
