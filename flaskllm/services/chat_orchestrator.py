@@ -305,9 +305,14 @@ def _most_drawn(prompt_tokens: int, count: int, price: Price | None) -> Usage:
 
 
 def _usage_of_drawn(result: ImageResult, attempt: Attempt) -> Usage:
-    """Tokens where the provider told them; images where they are paid by the piece, or nothing else is known."""
-    told, count = result.usage, len(result.images)
-    by_piece = attempt.price is not None and attempt.price.images is not None
+    """Tokens where the provider told them, images where they are paid by the piece.
+
+    Where they are paid by tokens and none are told, what they may have taken at the most.
+    """
+    told, count, price = result.usage, len(result.images), attempt.price
+    by_piece = price is not None and price.images is not None
     if told is not None:
         return replace(told, images=count) if by_piece else told
-    return Usage(input=attempt.prompt_tokens, images=count, estimated=not by_piece)
+    if by_piece or price is None or price.is_free:
+        return Usage(input=attempt.prompt_tokens, images=count, estimated=not by_piece)
+    return _most_drawn(attempt.prompt_tokens, count, price)

@@ -119,7 +119,7 @@ def write_images(told: Told[ImageResult], request: ImageRequest) -> bytes:
         **result.more,
         **{name: held for name, held in (("size", result.size), ("quality", result.quality)) if held},
     }
-    if usage.completion_tokens:
+    if result.usage is not None and usage.completion_tokens:
         document["usage"] = {
             "input_tokens": usage.prompt_tokens,
             "output_tokens": usage.completion_tokens,

@@ -124,6 +124,13 @@ def test_images_of_a_free_model_cost_nothing_and_of_an_unpriced_one_nobody_knows
     assert cost_of(Usage(images=1), image_price(None, (7, 7))) is None
 
 
+def test_what_is_drawn_and_what_is_said_beside_it_have_prices_of_their_own() -> None:
+    price = Price(per_million(2), per_million(12), image_output=per_million(120))
+    assert cost_of(Usage(input=1, output=10, image_output=1000), price) == 2_000 + 120_000 + 120_000_000
+    assert image_bound(1, 2, price) == 2_000 + 2 * 6240 * 120_000
+    assert bound_of(1, 10, price) == 2_000 + 120_000
+
+
 def test_images_are_paid_by_tokens_where_the_price_is_of_tokens() -> None:
     price = image_price(Price(per_million(5), per_million(40)), (1024, 1024), "high")
     assert cost_of(Usage(input=10, output=1000), price) == from_dollars("0.04005")

@@ -236,6 +236,36 @@ def test_pictures_that_cannot_be_read_are_paid_too(gateway: Flask, caller: Calle
     assert rows(gateway, "SELECT cost, attempts FROM calls") == [(20_000_000, 1)]
 
 
+def test_pictures_whose_tokens_nobody_tells_are_paid_at_the_most(
+    gateway: Flask, caller: Caller, upstream: Upstream
+) -> None:
+    upstream.script(faults.usage_missing())
+    assert "usage" not in draw(caller, model="gpt-image-1-mini", prompt="a cat").json
+    ((cost, reserved, estimated),) = rows(gateway, "SELECT cost, reserved, estimated FROM attempts")
+    assert cost == reserved == 6240 * 8000 + 2 * 2000
+    assert estimated
+
+
+def test_vectors_whose_tokens_nobody_tells_are_estimated(gateway: Flask, caller: Caller, upstream: Upstream) -> None:
+    upstream.script(faults.usage_missing())
+    usage = embed(caller, model="text-embedding-3-small", input="one two three").json["usage"]
+    assert rows(gateway, "SELECT prompt_tokens, estimated FROM calls") == [(usage["prompt_tokens"], 1)]
+
+
+@pytest.mark.parametrize("model", [None, "auto"])
+def test_without_a_name_the_default_provider_answers(caller: Caller, model: str | None) -> None:
+    embedded = embed(caller, model=model, input="a")
+    drawn = draw(caller, model=model, prompt="a")
+    assert [one.headers["X-FlaskLLM-Provider"] for one in (embedded, drawn)] == ["openai", "openai"]
+
+
+def test_a_default_provider_that_cannot_leaves_it_to_one_that_can(make_app: MakeApp, upstream: Upstream) -> None:
+    environment = provider_environment(upstream, "anthropic", "gemini")
+    caller = Caller.on(make_app(**environment, LLM_PROVIDER="anthropic"))
+    assert embed(caller, input="a").headers["X-FlaskLLM-Provider"] == "gemini"
+    assert draw(caller, prompt="a").headers["X-FlaskLLM-Provider"] == "gemini"
+
+
 def test_vectors_that_no_float_holds_are_the_providers_fault(caller: Caller, upstream: Upstream) -> None:
     upstream.script(faults.raw({"data": [{"index": 0, "embedding": [1e39]}], "usage": {"prompt_tokens": 1}}))
     for form in ("float", "base64"):
