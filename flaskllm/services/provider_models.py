@@ -204,7 +204,8 @@ def live_models(provider: ProviderRow) -> list[ModelRow]:
 
 def model_facts(row: ModelRow) -> dict[str, Any]:
     """What the audit trail keeps of a model."""
-    return {"model_id": row.name, **{name: getattr(row, column) for name, column in COLUMNS.items()}}
+    told = {name: getattr(row, column) for name, column in COLUMNS.items()}
+    return {"model_id": row.name, **told, "origin": row.origin}
 
 
 def _model_of(session: Session, provider_id: str, name: str) -> ModelRow:

@@ -25,7 +25,7 @@ from flaskllm.repositories.providers import (
 from flaskllm.services.catalogue_change import CatalogueDesk
 from flaskllm.services.provider_connection import AddressRule, ConnectionRule, shown
 from flaskllm.services.provider_factory import KindDescription, ProviderFactory
-from flaskllm.services.provider_keys import KeyService, KeyView
+from flaskllm.services.provider_keys import KeyService, KeyView, key_facts
 from flaskllm.services.provider_models import Shelf, live_models, model_facts, provider_of
 
 SHIPPED, TOUCHED, OWN = "shipped", "touched", "own"
@@ -139,12 +139,13 @@ class ProviderService:
             if kind.kind != row.kind and row.origin != OWN:
                 raise _shipped_kind(row)
             was = self._desk.catalogue.assembled(row)
+            has_keys = bool(row.keys) or any(at.keys for at in was.endpoints)  # one that cannot be opened now is one
             before = self._places(was, row.kind)
             self._apply(change.session, row, kind, fields)
             if row.origin == SHIPPED:
                 row.origin = TOUCHED
             moved = self._places(self._desk.catalogue.assembled(row), row.kind) - before
-            if moved and "api_key" not in fields and any(at.keys for at in was.endpoints):
+            if moved and "api_key" not in fields and has_keys:
                 raise invalid("api_key", ASKS_FOR_KEY)
             change.after = self._facts(row)
         return self.get(provider_id)
@@ -213,7 +214,10 @@ class ProviderService:
             raise invalid("provider_type", f"{kind[:64]} cannot be loaded: its package is gone or broken") from None
 
     def _facts(self, row: ProviderRow) -> dict[str, Any]:
-        """What the audit trail keeps of a provider."""
+        """What the audit trail keeps of a provider, and what tells whether it was changed at all.
+
+        Keys by their ids too: two keys may end in the same four characters.
+        """
         return {
             "provider_id": row.id,
             "display_name": row.display_name,
@@ -223,7 +227,8 @@ class ProviderService:
             "connection_params": self._shown(row),
             "default_model": row.default_model,
             "models": [model_facts(model) for model in live_models(row)],
-            "keys": [f"••••{key.last4}" for key in row.keys],
+            "keys": [key_facts(key) for key in row.keys],
+            "origin": row.origin,
         }
 
 

@@ -268,6 +268,17 @@ def test_a_stored_key_never_follows_to_another_address(admin: Caller, upstream: 
     assert (bare["keys"], bare["api_key"]) == ([], None)
 
 
+def test_a_key_that_cannot_be_opened_now_follows_no_more_than_others(make_app: MakeApp, upstream: Upstream) -> None:
+    before = make_app(LLM_GATEWAY_ENCRYPTION_KEY="first-" + "k" * 40)
+    send(admin_of(before), "POST", "/providers", own(upstream, api_key={"key_value": KEY}), status=201)
+    database = before.config["SQLALCHEMY_DATABASE_URI"]
+    after = make_app(LLM_GATEWAY_ENCRYPTION_KEY="second-" + "k" * 40, DATABASE_URL=database)
+    admin = Caller(after.test_client(), access_token(after, "second", admin=True))
+    elsewhere = {"connection_params": {"api_base": "http://127.0.0.1:9/v1"}}
+    refused = send(admin, "PUT", "/providers/vllm", elsewhere, status=400).json["error"]
+    assert refused["details"][0]["field"] == "api_key"
+
+
 def test_with_its_own_key_an_address_may_change(app: Flask, admin: Caller, upstream: Upstream) -> None:
     send(admin, "PUT", "/providers/openai", {"api_key": {"key_value": KEY}})
     good = {"connection_params": {"api_base": upstream.openai_base}, "api_key": {"key_value": upstream.keys["openai"]}}
@@ -783,3 +794,22 @@ def test_what_changes_nothing_is_not_told(admin: Caller) -> None:
     send(admin, "PUT", "/providers/openai", {"display_name": "Something"})
     send(admin, "PUT", "/providers/openai", {"display_name": "Something"})
     assert len(audit(admin, "provider.update")) == 1
+
+
+def test_a_key_that_ends_like_the_one_before_it_takes_its_place(app: Flask, admin: Caller, upstream: Upstream) -> None:
+    keys = [f"a-key-{number}-of-some-length-abcd" for number in range(2)]
+    send(admin, "POST", "/providers", own(upstream, api_key={"key_value": keys[0]}), status=201)
+    send(admin, "PUT", "/providers/vllm", {"api_key": {"key_value": keys[1]}})
+    provider = app.extensions["flaskllm"].catalogue.current().by_id["vllm"]
+    assert [key.value for at in provider.endpoints for key in at.keys] == keys[1:]
+    told = audit(admin, "provider.update")[0]
+    assert [side["keys"][0]["key_value"] for side in (told["before"], told["after"])] == ["••••abcd"] * 2
+
+
+@pytest.mark.parametrize("path", ["/providers/openai", "/providers/openai/models/gpt-4o"])
+def test_a_row_that_seeding_leaves_alone_from_now_on_is_told(admin: Caller, path: str) -> None:
+    send(admin, "PUT", path, {})
+    row = admin.get("/audit").json["data"][0]
+    assert (row["before"], row["after"]) == ({"origin": "shipped"}, {"origin": "touched"})
+    send(admin, "PUT", path, {})
+    assert admin.get("/audit").json["data"][0]["number"] == row["number"]
