@@ -87,10 +87,10 @@ def _conditions(filters: UserFilters) -> Iterator[ColumnElement[bool]]:
 
 
 def count_other_admins(session: Session, user_id: str) -> int:
-    """Administrators who could still log in without this one."""
+    """Administrators who could still log in without this one: who was given no password yet could not."""
     query = select(func.count()).select_from(User)
     others = query.where(User.role == "admin", User.status == ACTIVE, User.username_key != SERVICE_USER)
-    return session.scalar(others.where(User.id != user_id)) or 0
+    return session.scalar(others.where(User.password_hash.is_not(None), User.id != user_id)) or 0
 
 
 def lock_user(session: Session, user_id: str) -> None:

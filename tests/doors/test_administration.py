@@ -265,6 +265,16 @@ def test_the_last_administrator_stays(app: Flask, root: Person, method: str, bod
 
 
 @pytest.mark.parametrize("method, body", LAST)
+def test_an_administrator_who_cannot_log_in_yet_is_no_other(app: Flask, root: Person, method: str, body: Any) -> None:
+    ghost = made(root.call("POST", "/users", {"username": "ghost", "email": "g@example.com", "role": "admin"}))
+    before = everything(app)
+    assert root.call(method, f"/users/{root.user.id}", body).status_code == 409
+    assert everything(app) == before
+    made(root.call("PATCH", f"/users/{ghost['id']}", {"password": NEW_PASSWORD}), 200)
+    assert root.call(method, f"/users/{root.user.id}", body).status_code in {200, 204}
+
+
+@pytest.mark.parametrize("method, body", LAST)
 def test_an_administrator_who_is_not_the_last_may_go(app: Flask, root: Person, method: str, body: Any) -> None:
     Person(app, "second", admin=True)
     assert root.call(method, f"/users/{root.user.id}", body).status_code in {200, 204}
