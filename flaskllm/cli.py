@@ -24,6 +24,7 @@ from flaskllm.domain.account import DISABLED
 from flaskllm.domain.api_token import TokenFields
 from flaskllm.domain.audit import at_the_shell
 from flaskllm.domain.principal import PERIODS, SCOPES
+from flaskllm.domain.text import on_one_line
 from flaskllm.errors import DomainError
 from flaskllm.extensions import services
 from flaskllm.models.types import now
@@ -292,4 +293,4 @@ def _print(rows: Iterable[dict[str, Any]], as_json: bool, form: str) -> None:
         click.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
         return
     for row in rows:
-        click.echo(form.format(**row))
+        click.echo(on_one_line(form.format(**row)))

@@ -14,6 +14,7 @@ from flask.cli import with_appcontext
 from flaskllm.domain.audit import at_the_shell
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Provider
+from flaskllm.domain.text import on_one_line
 from flaskllm.errors import DomainError
 from flaskllm.extensions import services
 from flaskllm.models.types import new_id
@@ -99,7 +100,7 @@ def test_provider(context: click.Context, provider_id: str, model: str | None, *
     if as_json:
         click.echo(json.dumps(write_check(report), indent=2, ensure_ascii=False))
     else:
-        click.echo(f"{report.provider}, {report.model}, {report.seconds} s: {report.message}")
+        click.echo(on_one_line(f"{report.provider}, {report.model}, {report.seconds} s: {report.message}"))
     context.exit(0 if report.works else 1)
 
 

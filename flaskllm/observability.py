@@ -25,7 +25,7 @@ KEPT_FILES = 5
 
 _SECRETS = re.compile(
     r"fl_[0-9A-Za-z]{20,}"
-    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+"
+    r"|(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?eyJ)[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]+"
     r"|\b(?:sk|pk|rk|xai|gsk)-[A-Za-z0-9_-]{8,}"
     r"|AIza[A-Za-z0-9_-]{20,}"
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"

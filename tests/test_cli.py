@@ -126,6 +126,14 @@ def test_a_token_for_nobody_is_refused(app: Flask):
     assert flask(app, "tokens", "create", "t", "--user", "nobody", status=1).stdout == ""
 
 
+def test_a_name_cannot_write_on_the_terminal_beside_its_own_line(app: Flask):
+    flask(app, "tokens", "create", "x\x1b]0;pwn\x07\nfl_another\u202e\x9b2J", "--scope", "chat")
+    listed = flask(app, "tokens", "list").stdout
+    assert listed.count("\n") == 1
+    assert listed.strip("\n").isprintable()
+    assert r"x\x1b]0;pwn\x07\nfl_another\u202e\x9b2J" in listed
+
+
 def test_tokens_are_listed_without_themselves(app: Flask):
     token = flask(app, "tokens", "create", "ci").stdout.strip()
     for listed in (flask(app, "tokens", "list").stdout, flask(app, "tokens", "list", "--json").stdout):

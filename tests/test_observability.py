@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,15 @@ def test_what_has_the_shape_of_a_secret_is_masked(secret: str) -> None:
     assert secret.rsplit("=", maxsplit=1)[-1].rsplit(":", maxsplit=1)[-1].strip("@") not in masked
     assert masked.startswith("before")
     assert masked.endswith("after")
+
+
+@pytest.mark.parametrize(
+    "text", ["eyJ" * 100_000, "-eyJ" * 75_000, "eyJaaaaaaaa." * 25_000, "password" + " " * 300_000]
+)
+def test_no_text_makes_masking_slow(text: str) -> None:
+    began = time.process_time()
+    redact(text)
+    assert time.process_time() - began < 1
 
 
 def test_a_line_says_where_it_broke_and_never_with_what() -> None:

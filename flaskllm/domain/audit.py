@@ -26,7 +26,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_SHAPE = re.compile(
     r"fl_[0-9A-Za-z]{20,}"
-    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|(?<![A-Za-z0-9_-])(?>[A-Za-z0-9_-]*?eyJ)[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*"
     r"|\b(?:sk|pk|rk|xai|gsk)[-_][A-Za-z0-9_-]{8,}"
     r"|AIza[A-Za-z0-9_-]{20,}"
     r"|(?i:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"

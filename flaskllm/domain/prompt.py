@@ -7,6 +7,7 @@ looked at for further variables (CVE-2026-42203 was a template engine that did).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,6 +20,8 @@ from flaskllm.errors import invalid
 
 SOURCES = ("email", "meeting", "document", "chat", "other")
 
+LONGEST_FILLED = 20 * 2**20
+"""Characters of a text that is filled in: as many as a request's body may have bytes."""
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}")
 
 
@@ -47,8 +50,12 @@ class PromptTemplate:
     shipped: bool = True
 
     def messages(self, values: Mapping[str, str]) -> list[dict[str, Any]]:
-        """The template filled in. Raises `InvalidRequest` for what is missing or was not declared."""
+        """The template filled in. Raises `InvalidRequest` for what is missing, was not declared, or is far too much."""
         filled = self._filled(values)
+        if any(filled_length(text, filled) > LONGEST_FILLED for text in (self.system_text, self.user_text)):
+            raise invalid(
+                "variables", f"make a text of the template {self.name} longer than {LONGEST_FILLED} characters"
+            )
         system, user = render(self.system_text, filled).strip(), render(self.user_text, filled)
         head = [{"role": "system", "content": system}] if system else []
         return [*head, {"role": "user", "content": user}]
@@ -71,6 +78,16 @@ def render(template: str, variables: Mapping[str, str]) -> str:
     '{{ name }}, Ann!'
     """
     return _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), template)
+
+
+def filled_length(template: str, variables: Mapping[str, str]) -> int:
+    """How long `render` makes it at the most, known before it is made: a variable may stand in it thousands of times.
+
+    >>> filled_length("{{a}}{{a}}", {"a": "xyz"})
+    16
+    """
+    uses = Counter(_VARIABLE.findall(template))
+    return len(template) + sum(uses[name] * len(value) for name, value in variables.items())
 
 
 @dataclass(frozen=True, slots=True)

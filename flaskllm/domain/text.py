@@ -18,3 +18,12 @@ def holdable(text: str) -> str:
 
 def can_be_held(text: str) -> bool:
     return _UNHOLDABLE.search(text) is None
+
+
+def on_one_line(text: str) -> str:
+    """The text for a terminal: what would move its cursor, end the line or turn it round is written out.
+
+    >>> on_one_line("Ann\\x1b[2J\\n")
+    'Ann\\\\x1b[2J\\\\n'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

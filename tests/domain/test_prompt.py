@@ -107,3 +107,10 @@ def test_a_translation_needs_a_language():
 def test_type_and_template_must_agree():
     with pytest.raises(InvalidRequest, match="type"):
         PromptAsk({"text": "a"}, kind=PromptKind.SUMMARY, template="t").messages(template())
+
+
+def test_a_variable_that_stands_there_a_thousand_times_makes_no_gigabyte() -> None:
+    made = template(user="{{a}}" * 20_000, variables={"a": None})
+    assert len(made.messages({"a": "x" * 100})[-1]["content"]) == 2_000_000
+    with pytest.raises(InvalidRequest, match="variables"):
+        made.messages({"a": "x" * 100_000})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -225,6 +226,22 @@ def test_writers_at_once_make_one_chain(database: Database, trail: AuditTrail) -
 def test_what_has_the_shape_of_a_secret_is_masked(value: str) -> None:
     assert "••••" in masked({"note": [f"x {value} y"]})["note"][0]
     assert not any(part in str(masked({"note": value})) for part in ("pa55", "hunter", "abcdefgh1234", "0123456789ab"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["eyJ" * 100_000, "-eyJ" * 75_000, "eyJaaaaaaaa." * 25_000, "fl_" * 100_000, "bearer" + " " * 300_000,
+     "://a:" * 60_000, "$argon2" * 40_000, "aA1" * 100_000 + "é"],
+)  # fmt: skip
+def test_no_text_makes_masking_slow(value: str) -> None:
+    began = time.process_time()
+    masked({"user_text": value})
+    assert time.process_time() - began < 1
+
+
+def test_what_stands_before_a_token_does_not_hide_it() -> None:
+    for start in ("jwt-", "x.", "eyJ.", "eyJeyJ", "_"):
+        assert "eyJzdWIiOiI" not in masked(f"{start}eyJhbGciOiJI.eyJzdWIiOiI.abc")
 
 
 def test_what_has_the_name_of_a_secret_is_masked() -> None:
