@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from flaskllm.domain.audit import Actor
 from flaskllm.domain.prompt import PromptTemplate, declared
@@ -82,23 +83,26 @@ class TemplateService:
         self, template: PromptTemplate, before: PromptTemplate | None, actor: Actor, *, removed: bool = False
     ) -> PromptTemplate:
         template = declared(template)
+        name = template.name
         action = "template.delete" if removed else "template.update" if before else "template.create"
         try:
             with self._db.transaction() as session:
-                behind = 1 if template.name in repository.shipped() else 0
-                last = max(repository.last_version(session, template.name), behind)
+                behind = 1 if name in repository.shipped() else 0
+                last = max(repository.last_version(session, name), behind)
+                if _all(session).get(name) != before:  # after the number: who comes between takes the same one
+                    raise _overtaken(name)
                 template = replace(template, version=last + 1)
                 repository.add_version(session, template, removed=removed)
                 self._audit.record(
                     session,
                     actor,
                     action,
-                    f"template:{template.name}",
+                    f"template:{name}",
                     _facts(before) if before else None,
                     None if removed else _facts(template),
                 )
         except IntegrityError:
-            raise Conflict(f"The template {template.name} has just been changed by somebody else.") from None
+            raise _overtaken(name) from None
         self._known.forget()
         return template
 
@@ -107,7 +111,15 @@ class TemplateService:
 
     def _fresh(self) -> Mapping[str, PromptTemplate]:
         with self._db.reading() as session:
-            return {**repository.shipped(), **repository.newest(session)}
+            return _all(session)
+
+
+def _all(session: Session) -> dict[str, PromptTemplate]:
+    return {**repository.shipped(), **repository.newest(session)}
+
+
+def _overtaken(name: str) -> Conflict:
+    return Conflict(f"The template {name} has just been changed by somebody else; look at it and try again.")
 
 
 def _facts(template: PromptTemplate) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -176,3 +178,20 @@ def test_a_change_is_seen_by_another_process(make_app: MakeApp) -> None:
     Caller(first.test_client(), access_token(first, "boss", admin=True)).post("/api/v1/templates", HAIKU, status=201)
     time.sleep(1)
     assert there.get("/api/v1/templates/haiku").json["version"] == 1
+
+
+def test_of_two_who_change_a_template_at_once_none_undoes_the_other(app: Flask, admin: Caller) -> None:
+    admin.post("/api/v1/templates", HAIKU, status=201)
+
+    def change(number: int) -> int:
+        body = {"description": str(number)} if number % 2 else {"system_text": str(number)}
+        answer = app.test_client().put("/api/v1/templates/haiku", json=body, headers=admin.headers)
+        return answer.status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(change, range(40)))
+    assert set(statuses) <= {200, 409}
+    rows = admin.get("/audit?action=template.update").json["data"][::-1]
+    assert len(rows) == statuses.count(200)
+    for row, following in pairwise(rows):
+        assert row["after"] == following["before"]
