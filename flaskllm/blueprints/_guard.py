@@ -115,8 +115,15 @@ def open_to_all(_principal: Principal) -> None:
     """No credential is asked for, nor looked at."""
 
 
-def signed_in(_principal: Principal) -> None:
+def signed_in(principal: Principal) -> None:
     """Anybody with a credential, also while the account waits for its approval."""
+    _refuse_workbooks(principal)
+
+
+def _refuse_workbooks(principal: Principal) -> None:
+    """Whoever is sent a workbook has its token, and is neither its owner nor anybody who may look at their account."""
+    if principal.templates is not None:
+        raise Forbidden("This token may use its templates only, at /api/v1/webhook.")
 
 
 def needs(scope: str) -> Policy:
@@ -127,8 +134,8 @@ def needs(scope: str) -> Policy:
             raise Forbidden("The account waits for an administrator's approval.")
         if scope not in principal.scopes:
             raise Forbidden(f"The scope {scope!r} is needed.")
-        if principal.templates is not None and scope != TEMPLATES_SCOPE:
-            raise Forbidden("This token may use its templates only, at /api/v1/webhook.")
+        if scope != TEMPLATES_SCOPE:
+            _refuse_workbooks(principal)
 
     policy.scope = scope  # type: ignore[attr-defined]  # for the document
     return policy

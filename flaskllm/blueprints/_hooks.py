@@ -39,6 +39,8 @@ def _finish(response: Response) -> Response:
     headers["X-Request-Id"] = g.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
+    if "principal" in g:  # no proxy knows that X-API-Token is a credential, and may keep what has no word on it
+        headers.setdefault("Cache-Control", "no-store")
     return_claims(response)
     _tell(response)
     return response

@@ -45,8 +45,8 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        """Administrators are what their account says and their token's scopes allow."""
-        return self.role == "admin" and (self.token_id is None or "admin" in self.scopes)
+        """Administrators are what their account says and their token allows: one limited to templates never does."""
+        return self.role == "admin" and (self.token_id is None or ("admin" in self.scopes and self.templates is None))
 
     @property
     def subject(self) -> str:

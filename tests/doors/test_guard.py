@@ -36,6 +36,7 @@ def may(policy: Policy, principal: Principal) -> bool:
         (ADMIN_TOKEN, False, False, False, True),
         (replace(USER, token_id="t", scopes=frozenset({"admin"})), False, False, False, False),
         (WORKBOOK, False, True, False, False),
+        (replace(ADMIN_TOKEN, templates=("sum",)), False, False, False, False),
         (WAITING, False, False, False, False),
         (replace(ADMIN, approved=False), False, False, False, False),
     ],
@@ -49,6 +50,7 @@ def test_who_may_enter(principal: Principal, *, chat: bool, webhook: bool, exter
 
 def test_whoever_we_know_is_signed_in():
     assert may(signed_in, WAITING)
+    assert not may(signed_in, WORKBOOK)
 
 
 def test_a_credential_longer_than_any_of_ours_is_not_even_looked_up(client: FlaskClient):
