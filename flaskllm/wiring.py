@@ -27,6 +27,7 @@ from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.catalogue_change import CatalogueDesk
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import Drains, StreamTimes
+from flaskllm.services.circuit_board import CircuitBoard
 from flaskllm.services.conversations import ConversationService
 from flaskllm.services.external_calls import ExternalCallService
 from flaskllm.services.health import HealthService
@@ -51,6 +52,8 @@ from flaskllm.services.tokens import TokenService
 from flaskllm.services.usage import UsageService
 from flaskllm.version import VERSION
 
+KEPT_FREE = 8
+"""Threads that no call to a model may take: health and administration answer while all else is full."""
 KEPT_FOR_OTHERS = 16
 """Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
 DRAINS_END_S = 3.0
@@ -166,11 +169,12 @@ class _Wiring:
             key_required=factory.key_required,
             default_base=factory.default_base,
         )
-        keys = KeyRing(self.database, catalogue)
-        router = ModelRouter(catalogue.current, default_provider=settings.llm_provider, rests=keys.rests)
+        board = CircuitBoard(self.database, catalogue, KeyRing(self.database, catalogue))
+        self.metrics.watch_breakers(board.state)
+        router = ModelRouter(catalogue.current, default_provider=settings.llm_provider, rests=board.rests)
         desk = CatalogueDesk(self.database, catalogue, self.audit)
         provider_keys = KeyService(desk, vault)
-        chat = self._orchestrator(router, factory, keys)
+        chat = self._orchestrator(router, factory, board)
         conversations = self._conversations()
         responses = ResponseService(ResponseStore(self.database), chat)
         accounts = self._accounts()
@@ -187,7 +191,7 @@ class _Wiring:
             provider_models=ModelService(desk),
             provider_keys=provider_keys,
             provider_check=ProviderCheck(
-                router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, keys=keys
+                router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, watch=board
             ),
             chat=chat,
             responses=responses,
@@ -200,7 +204,9 @@ class _Wiring:
             ledger=self.ledger,
             metrics=self.metrics,
             external_calls=self._external_calls(),
-            health=HealthService(self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown),
+            health=HealthService(
+                self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown, breakers=board.state
+            ),
             housekeeper=housekeeper,
             shutdown=self.shutdown,
         )
@@ -212,7 +218,7 @@ class _Wiring:
         self.shutdown.at_the_end(self.ledger.retry_late)
         self.shutdown.at_the_end(self.committer.stop)
 
-    def _orchestrator(self, router: ModelRouter, factory: ProviderFactory, keys: KeyRing) -> ChatOrchestrator:
+    def _orchestrator(self, router: ModelRouter, factory: ProviderFactory, board: CircuitBoard) -> ChatOrchestrator:
         settings = self.settings
         times = StreamTimes(
             ping_after=settings.stream_ping_after,
@@ -232,7 +238,8 @@ class _Wiring:
             drains=self.drains,
             most_streams=max(1, settings.web_threads - KEPT_FOR_OTHERS) if self.threads else None,
             refuse_unpriced=settings.unpriced_models == "refuse",
-            keys=keys,
+            watch=board,
+            most_calls=max(1, settings.web_threads - KEPT_FREE) if self.threads else None,
         )
 
     def _external_calls(self) -> ExternalCallService:

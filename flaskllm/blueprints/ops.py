@@ -18,7 +18,7 @@ _STATE = shapes.one_of("ok", "down", "off")
 READY = shapes.record(
     "Readiness",
     status=shapes.one_of("ok", "degraded", "down"),
-    checks=shapes.record(database=_STATE, redis=_STATE, worker=_STATE),
+    checks=shapes.record(database=_STATE, redis=_STATE, worker=_STATE, providers=shapes.one_of("ok", "degraded")),
     mode=shapes.one_of("sql", "full"),
 )
 

@@ -48,6 +48,15 @@ class KeyRest:
 
 
 @dataclass(frozen=True, slots=True)
+class Circuit:
+    """A way to a provider that nobody takes while it fails: since when (seconds since 1970), and its first words."""
+
+    id: str
+    opened_at: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address of a provider: the only one, or a region. ``keys`` are used in turn."""
 
@@ -144,12 +153,13 @@ class Candidate:
 class Catalogue:
     """All there is to choose from, at one version; replaced whole and never changed.
 
-    ``rests``: the keys that are put aside, by their ids.
+    ``rests``: the keys that are put aside, by their ids. ``circuits``: the breakers that are open, by theirs.
     """
 
     version: int
     providers: tuple[Provider, ...]
     rests: Mapping[str, KeyRest] = field(default_factory=dict)
+    circuits: Mapping[str, Circuit] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> dict[str, Provider]:

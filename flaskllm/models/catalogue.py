@@ -114,6 +114,21 @@ class KeyRestRow(Model):
     error: Mapped[str] = mapped_column(Text)
 
 
+class CircuitRow(Model):
+    """A breaker that is open, seen by every process; none stands for the closed ones.
+
+    ``id`` is a digest of provider, endpoint, address and key, so that another address or key begins afresh.
+    ``error``: what opened it, masked.
+    """
+
+    __tablename__ = "circuits"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    provider_id: Mapped[str] = mapped_column(String(64), index=True)
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    error: Mapped[str] = mapped_column(Text)
+
+
 class Meta(Model):
     """Small shared facts: the catalogue's version, the known plaintext that proves the encryption key."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import Integer, String, cast, delete, select, text, update
 from sqlalchemy.orm import Session, selectinload
 
-from flaskllm.models.catalogue import KeyRestRow, Meta, ModelRow, ProviderKeyRow, ProviderRow
+from flaskllm.models.catalogue import CircuitRow, KeyRestRow, Meta, ModelRow, ProviderKeyRow, ProviderRow
 
 __all__ = [
+    "CircuitRow",
     "KeyRestRow",
     "ModelRow",
     "ProviderKeyRow",
@@ -172,4 +174,30 @@ def drop_rest(session: Session, key_id: str) -> bool:
 
 
 def drop_rests_of(session: Session, provider_id: str) -> None:
+    """Of a provider that is gone, or whose keys are: what was known of how they fared."""
     session.execute(delete(KeyRestRow).where(KeyRestRow.provider_id == provider_id))
+    session.execute(delete(CircuitRow).where(CircuitRow.provider_id == provider_id))
+
+
+# -- breakers ---------------------------------------------------------------------------------------------------------
+
+
+def load_circuits(session: Session) -> Sequence[CircuitRow]:
+    return session.scalars(select(CircuitRow)).all()
+
+
+def open_circuit(session: Session, row: CircuitRow, *, stale: datetime) -> bool:
+    """Write an open breaker; False where it is open already. Its provider's that opened before ``stale`` are dropped:
+    they may be of addresses and keys that are no more, and open again where they are not."""
+    session.execute(delete(CircuitRow).where(CircuitRow.provider_id == row.provider_id, CircuitRow.opened_at < stale))
+    if session.get(CircuitRow, row.id) is not None:
+        return False
+    session.add(row)
+    session.flush()
+    return True
+
+
+def close_circuit(session: Session, circuit_id: str) -> bool:
+    """Drop an open breaker; False where it was closed already."""
+    found = session.execute(delete(CircuitRow).where(CircuitRow.id == circuit_id))
+    return bool(found.rowcount)  # type: ignore[attr-defined]

@@ -27,8 +27,20 @@ SHARE = 2 / 3
 """Of the time left, for an attempt that has others after it: a provider that hangs must leave room for them."""
 
 
-class KeyWatch(Protocol):
-    """Who is told how keys fare (`KeyRing`)."""
+LONGEST_WAIT_S = 3.0
+"""A provider that asks for more time than this is not waited for: its wait is passed on."""
+
+
+class Watch(Protocol):
+    """Who is told how each attempt fares, and says who may be asked (`CircuitBoard`)."""
+
+    def is_shut(self, candidate: Candidate) -> bool: ...
+
+    def admits(self, candidate: Candidate) -> bool: ...
+
+    def admits_retry(self) -> bool: ...
+
+    def refusal(self, candidates: Sequence[Candidate]) -> DomainError: ...
 
     def begun(self, candidate: Candidate) -> None: ...
 
@@ -38,14 +50,27 @@ class KeyWatch(Protocol):
 
 
 class Attempts:
-    """The candidates of one call in order; a second try of the last one only where it may help and cannot be billed."""
+    """The candidates of one call in order; a second try of the last one only where it may help and cannot be billed.
 
-    def __init__(self, candidates: Sequence[Candidate], call: CallContext, keys: KeyWatch | None = None) -> None:
-        self._keys = keys
+    ``asks_anyway``: an open breaker turns nobody away, as where an administrator wants to know.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        call: CallContext,
+        watch: Watch | None = None,
+        *,
+        asks_anyway: bool = False,
+    ) -> None:
+        self._watch = watch
+        self._asks_anyway = asks_anyway or watch is None
+        self._candidates = candidates
         self._waiting = deque(candidates)
         self._call = call
         self._by_provider: Counter[str] = Counter()
         self._retry: Candidate | None = None
+        self._wait_s = 0.0
         self._over = False
         self.failures: list[ProviderFailure] = []
         self.number = 0
@@ -62,32 +87,48 @@ class Attempts:
         return self._over or (self._retry is None and not self.others_left)
 
     def _may_ask(self, candidate: Candidate) -> bool:
-        return self._by_provider[candidate.provider.id] < MOST_PER_PROVIDER
+        return self._by_provider[candidate.provider.id] < MOST_PER_PROVIDER and not self._is_shut(candidate)
+
+    def _is_shut(self, candidate: Candidate) -> bool:
+        return not self._asks_anyway and self._watch is not None and self._watch.is_shut(candidate)
 
     def next(self) -> Candidate | None:
         """The next candidate to ask, or None."""
         if self.is_over or (self.number and self._call.remaining() <= 0):
             return None
-        if self._retry is not None:
-            candidate, self._retry = self._retry, None
-            time.sleep(min(random.uniform(0.0, 0.25), self._call.remaining()))  # noqa: S311  (jitter, no secret)
-        else:
-            candidate = self._waiting.popleft()
-            while not self._may_ask(candidate):
-                candidate = self._waiting.popleft()
+        candidate = self._next_waiting() if self._retry is None else self._again(self._retry)
+        if candidate is None:
+            return None
         self._by_provider[candidate.provider.id] += 1
         self.number += 1
         self.candidate = candidate
-        if self._keys is not None:
-            self._keys.begun(candidate)
+        if self._watch is not None:
+            self._watch.begun(candidate)
         return candidate
 
-    def failed(self, failure: ProviderFailure) -> None:
-        """Take note; decides whether there is a next one."""
+    def _again(self, candidate: Candidate) -> Candidate:
+        self._retry = None
+        pause = self._wait_s + random.uniform(0.0, 0.25)  # noqa: S311  (jitter, no secret)
+        time.sleep(max(0.0, min(pause, self._call.remaining())))
+        return candidate
+
+    def _next_waiting(self) -> Candidate | None:
+        """The next that may be asked; None where a breaker was faster than we."""
+        while self._waiting:
+            candidate = self._waiting.popleft()
+            if self._by_provider[candidate.provider.id] < MOST_PER_PROVIDER and self._is_admitted(candidate):
+                return candidate
+        return None
+
+    def _is_admitted(self, candidate: Candidate) -> bool:
+        return self._asks_anyway or self._watch is None or self._watch.admits(candidate)
+
+    def failed(self, failure: ProviderFailure, *, by_provider: bool = True) -> None:
+        """Take note; decides whether there is a next one. ``by_provider``: nobody of ours cut it short."""
         self.failures.append(failure)
         candidate = self.candidate
-        if self._keys is not None and candidate is not None:
-            self._keys.failed(candidate, failure)
+        if self._watch is not None and candidate is not None and by_provider:
+            self._watch.failed(candidate, failure)
         if not failure.try_elsewhere:
             self._over = True
         elif not self.others_left and candidate is not None and self._helps_again(failure, candidate):
@@ -95,12 +136,19 @@ class Attempts:
 
     def worked(self) -> None:
         """The last one answered."""
-        if self._keys is not None and self.candidate is not None:
-            self._keys.worked(self.candidate)
+        if self._watch is not None and self.candidate is not None:
+            self._watch.worked(self.candidate)
 
     def _helps_again(self, failure: ProviderFailure, candidate: Candidate) -> bool:
+        """Once, where it fails in passing or says when it will not, and where there is room for a second try."""
+        self._wait_s = failure.retry_after or 0.0
+        if self._wait_s > min(LONGEST_WAIT_S, self._call.remaining()):
+            return False
+        in_passing = failure.try_again or (isinstance(failure, ProviderRateLimited) and self._wait_s > 0)
         once = self._by_provider[candidate.provider.id] < MOST_PER_PROVIDER and self.number < MOST_IN_ALL
-        return failure.try_again and not failure.may_be_billed and once
+        if not in_passing or failure.may_be_billed or not once or self._is_shut(candidate):
+            return False
+        return self._watch is None or self._watch.admits_retry()
 
     def deadline(self, candidate: Candidate) -> float:
         """Until when (monotonic seconds) this attempt may take: its own ``timeout_s``, or its share of what is left."""
@@ -113,6 +161,8 @@ class Attempts:
     def verdict(self) -> DomainError:
         """What to tell the caller when every attempt failed."""
         failures = self.failures
+        if not failures and self._watch is not None and not self.number and self._candidates:
+            return self._watch.refusal(self._candidates)
         if not failures:
             return ProviderTimeout("There was no time left to ask a provider.", may_be_billed=False)
         last = failures[-1]

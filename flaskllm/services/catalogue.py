@@ -13,16 +13,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flaskllm.domain.catalogue import Catalogue, Endpoint, Key, KeyRest, Model, Provider, origin_of
+from flaskllm.domain.catalogue import Catalogue, Circuit, Endpoint, Key, KeyRest, Model, Provider, origin_of
 from flaskllm.domain.pricing import Price
 from flaskllm.errors import DomainError, Unavailable
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.providers import (
+    CircuitRow,
     KeyRestRow,
     ModelRow,
     ProviderKeyRow,
     ProviderRow,
     key_context,
+    load_circuits,
     load_providers,
     load_rests,
     read_version,
@@ -123,10 +125,13 @@ class CatalogueCache:
                 return held
             rows = load_providers(session)
             rests = load_rests(session)
+            circuits = load_circuits(session)
         providers = tuple(self.assembled(row) for row in rows)
         known = {(row.id, key.id) for row in rows for key in row.keys}
         self._opened = {at: value for at, value in list(self._opened.items()) if at in known}
-        return Catalogue(version, providers, {row.key_id: _rest(row) for row in rests})
+        return Catalogue(
+            version, providers, {row.key_id: _rest(row) for row in rests}, {row.id: _circuit(row) for row in circuits}
+        )
 
     def assembled(self, row: ProviderRow) -> Provider:
         """The provider that a row makes together with the environment; of a row under change, what it will be."""
@@ -163,6 +168,10 @@ class CatalogueCache:
 
 def _rest(row: KeyRestRow) -> KeyRest:
     return KeyRest(row.key_id, row.hint, row.until.timestamp(), row.strikes, row.error)
+
+
+def _circuit(row: CircuitRow) -> Circuit:
+    return Circuit(row.id, row.opened_at.timestamp(), row.error)
 
 
 class _Assembly:

@@ -20,7 +20,7 @@ from flaskllm.domain.pricing import MOST_IMAGE_TOKENS, Price, bound_of, image_bo
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
-from flaskllm.services.attempts import Attempts, KeyWatch
+from flaskllm.services.attempts import Attempts, Watch
 from flaskllm.services.books import CallBooks
 from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
 from flaskllm.services.images import ImageInliner
@@ -50,6 +50,22 @@ class Work(Generic[Result]):
     ask: Callable[[Attempt, float], tuple[Result, Usage, Attempt]]
 
 
+class Places:
+    """So many at once in this process, and no queue: the server in front of us has one. ``most`` None: any number."""
+
+    def __init__(self, most: int | None, refusal: str) -> None:
+        self._left = threading.BoundedSemaphore(most) if most else None
+        self._refusal = refusal
+
+    def take(self) -> Callable[[], None]:
+        """Gives what to call when it is over. Raises `Unavailable` where all are taken."""
+        if self._left is None:
+            return lambda: None
+        if not self._left.acquire(blocking=False):
+            raise Unavailable(self._refusal, retry_after=1)
+        return self._left.release
+
+
 class ChatOrchestrator:
     """The one way to a model, for every door and every worker."""
 
@@ -67,13 +83,15 @@ class ChatOrchestrator:
         drains: Drains,
         most_streams: int | None,
         refuse_unpriced: bool = False,
-        keys: KeyWatch | None = None,
+        watch: Watch | None = None,
+        most_calls: int | None = None,
     ) -> None:
-        self._keys = keys
+        self._watch = watch
+        self._places = Places(most_calls, "This process has as many calls in flight as it may.")
         self._router, self._factory, self._ledger, self._limits = router, factory, ledger, limits
         self._usage, self._images, self._shutdown = usage, images, shutdown
         self._times, self._drains = times, drains
-        self._slots = threading.BoundedSemaphore(most_streams) if most_streams else None
+        self._slots = Places(most_streams, "This process has as many open streams as it may.")
         self._refuse_unpriced = refuse_unpriced
 
     def complete(self, request: ChatRequest, call: CallContext) -> Answer:
@@ -118,6 +136,13 @@ class ChatOrchestrator:
 
     def _run(self, work: Work[Result], call: CallContext) -> Told[Result]:
         """Ask one candidate after the other, and account for each."""
+        release = self._places.take()
+        try:
+            return self._ask_in_turn(work, call)
+        finally:
+            release()
+
+    def _ask_in_turn(self, work: Work[Result], call: CallContext) -> Told[Result]:
         books, attempts, rates = self._admit(work, call)
         while (candidate := attempts.next()) is not None:
             attempt = books.reserve(candidate, attempts.number)
@@ -225,12 +250,19 @@ class ChatOrchestrator:
         raise failed
 
     def _take_slot(self) -> Callable[[], None]:
-        """Each open stream holds a thread; some are kept for health, administration and plain calls."""
-        if self._slots is None:
-            return lambda: None
-        if not self._slots.acquire(blocking=False):
-            raise Unavailable("This process has as many open streams as it may.", retry_after=1)
-        return self._slots.release
+        """Each call holds a thread, a stream for long; some are kept for plain calls, and some for no call at all."""
+        of_streams = self._slots.take()
+        try:
+            of_calls = self._places.take()
+        except Unavailable:
+            of_streams()
+            raise
+
+        def release() -> None:
+            of_calls()
+            of_streams()
+
+        return release
 
     def _admit(self, work: Work[Any], call: CallContext) -> tuple[CallBooks, Attempts, Rates]:
         """Who may answer, how long the prompt is, and whether there is room."""
@@ -254,7 +286,7 @@ class ChatOrchestrator:
         except DomainError as error:
             books.tell_refusal(error)
             raise
-        return books, Attempts(candidates, call, self._keys), rates
+        return books, Attempts(candidates, call, self._watch), rates
 
     def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget

@@ -290,7 +290,7 @@ class ChatStream:
         """One attempt has ended badly: ask somebody else if nothing was promised yet, else end the stream."""
         if self._source is not None:
             self._source.close()
-        self._attempts.failed(failure)
+        self._attempts.failed(failure, by_provider=not self._abandoned)
         if self._has_content or self._sent or self._ready or self._attempts.is_over or self._abandoned:
             self._finish(failure if self._has_content or self._sent else self._attempts.verdict(), failure)
             return

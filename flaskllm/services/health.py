@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import text
@@ -17,14 +17,26 @@ FRESH_S = 1.0
 
 
 class HealthService:
-    """``redis``: the client, or None in *sql* mode."""
+    """``redis``: the client, or None in *sql* mode. ``breakers``: how many are open, by provider and endpoint."""
 
-    def __init__(self, database: Database, *, redis: Any, mode: str, shutdown: Shutdown) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        redis: Any,
+        mode: str,
+        shutdown: Shutdown,
+        breakers: Callable[[], Mapping[tuple[str, str], int]] = dict,
+    ) -> None:
         self._database, self._redis, self._mode, self._shutdown = database, redis, mode, shutdown
+        self._breakers = breakers
         self._last: tuple[float, dict[str, Any]] = (0.0, {})
 
     def ready(self) -> dict[str, Any]:
-        """``{"status": "ok" | "degraded" | "down", "checks": {…}, "mode"}``: Redis away is only degraded."""
+        """``{"status": "ok" | "degraded" | "down", "checks": {…}, "mode"}``.
+
+        Redis away, or a provider's breaker open, is only degraded.
+        """
         taken, answer = self._last
         if time.monotonic() - taken > FRESH_S or not answer:
             answer = self._look()
@@ -32,10 +44,13 @@ class HealthService:
         return {**answer, "status": "down"} if self._shutdown.draining else answer
 
     def _look(self) -> dict[str, Any]:
-        checks = {"database": _state(self._ask_database), "redis": "off", "worker": "off"}
+        checks = {"database": _state(self._ask_database), "redis": "off", "worker": "off", "providers": "ok"}
         if self._redis is not None:
             checks["redis"] = _state(self._redis.ping)
-        status = "down" if checks["database"] != "ok" else "degraded" if checks["redis"] == "down" else "ok"
+        if checks["database"] == "ok" and any(self._breakers().values()):
+            checks["providers"] = "degraded"
+        is_less = checks["redis"] == "down" or checks["providers"] != "ok"
+        status = "down" if checks["database"] != "ok" else "degraded" if is_less else "ok"
         return {"status": status, "checks": checks, "mode": self._mode}
 
     def _ask_database(self) -> None:

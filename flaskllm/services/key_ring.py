@@ -121,15 +121,22 @@ class KeyRing:
         return True
 
     def _change(self, write: Callable[[Session], bool]) -> bool:
-        """One small transaction, seen by the other processes with their next look. False where nothing was changed."""
-        try:
-            with self._db.transaction() as session:
-                lock_catalogue(session)
-                changed = write(session)
-                if changed:
-                    bump_version(session)
-            self._catalogue.refresh()
-        except Unavailable:
-            log.warning("A key could not be put aside or taken back: the database is away.")
-            return False
-        return changed
+        return tell_everybody(self._db, self._catalogue, write)
+
+
+def tell_everybody(database: Database, pictures: Pictures, write: Callable[[Session], bool]) -> bool:
+    """One small transaction, seen by the other processes with their next look. False where nothing was changed.
+
+    ``write`` gives whether it changed anything. Never raises for a database that is away.
+    """
+    try:
+        with database.transaction() as session:
+            lock_catalogue(session)
+            changed = write(session)
+            if changed:
+                bump_version(session)
+        pictures.refresh()
+    except Unavailable:
+        log.warning("How a provider fares could not be written: the database is away.")
+        return False
+    return changed

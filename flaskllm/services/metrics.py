@@ -6,7 +6,7 @@ shipped gunicorn; elsewhere a process tells of itself alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -19,7 +19,9 @@ from prometheus_client import (
     generate_latest,
     values,
 )
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from flaskllm.domain.pricing import to_dollars
 
@@ -64,6 +66,11 @@ class Metrics:
             "flaskllm_build", "Which version runs.", ["version"], registry=own, multiprocess_mode="livemostrecent"
         )
         about.labels(version).set(1)
+        self._shared = CollectorRegistry()
+
+    def watch_breakers(self, state: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """``state``: how many breakers are open, by provider and endpoint; it is the same in every process."""
+        self._shared.register(_Breakers(state))
 
     def request(self, *, method: str, route: str | None, status: int, seconds: float) -> None:
         """One answered request; ``route`` is the rule that it matched, None where it matched none."""
@@ -86,7 +93,27 @@ class Metrics:
     def text(self) -> bytes:
         """All counts in Prometheus' text form, of every process where they share a folder."""
         if not values.ValueClass._multiprocess:  # noqa: SLF001  (how the library itself asks)
-            return generate_latest(self._own)
+            return generate_latest(self._own) + generate_latest(self._shared)
         every = CollectorRegistry()
         MultiProcessCollector(every)
-        return generate_latest(every)
+        return generate_latest(every) + generate_latest(self._shared)
+
+
+class _Breakers(Collector):
+    """Looked up when it is asked for, past the folder that processes share."""
+
+    def __init__(self, state: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._state = state
+
+    def describe(self) -> Iterable[Metric]:
+        """Without this the registry would look, and the database may not be there yet."""
+        return [self._gauge()]
+
+    def collect(self) -> Iterable[Metric]:
+        gauge = self._gauge()
+        for at, count in self._state().items():
+            gauge.add_metric(at, count)
+        return [gauge]
+
+    def _gauge(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily("flaskllm_breaker_open", "Breakers that are open.", labels=["provider", "endpoint"])

@@ -24,7 +24,7 @@ from flaskllm.errors import (
     ProviderTimeout,
     ProviderUnreachable,
 )
-from flaskllm.services.attempts import Attempts, KeyWatch
+from flaskllm.services.attempts import Attempts, Watch
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import Attempt, Ledger, chat_bound
 from flaskllm.services.model_router import ModelRouter
@@ -73,14 +73,14 @@ class ProviderCheck:
         catalogue: Callable[[], Catalogue],
         ledger: Ledger,
         usage: UsageService,
-        keys: KeyWatch | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._router = router
         self._factory = factory
         self._catalogue = catalogue
         self._ledger = ledger
         self._usage = usage
-        self._keys = keys
+        self._watch = watch
 
     def run(self, provider_id: str, call: CallContext, model: str | None = None) -> CheckReport:
         """Never raises for what is wrong with a provider: that is its answer.
@@ -113,7 +113,7 @@ class ProviderCheck:
             call=call,
             bound=lambda one: chat_bound(request, one, prompt_tokens),
         )
-        attempts = Attempts([candidate], call, self._keys)
+        attempts = Attempts([candidate], call, self._watch, asks_anyway=True)
         attempts.next()
         attempt = books.reserve(candidate, attempts.number)
         started = time.monotonic()
