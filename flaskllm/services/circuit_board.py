@@ -213,6 +213,7 @@ class CircuitBoard:
         )
         if self._tell(lambda session: open_circuit(session, row, stale=moment - FORGOTTEN_AFTER)):
             log.error("%s is left alone until it is mended: %s", _told(candidate), failure.message[:LONGEST_ERROR])
+        self.is_shut(candidate)  # the wait for the next try begins now, not with the next call
 
     def _close(self, candidate: Candidate, tally: _Tally) -> None:
         tally.restart(self._clock())
