@@ -169,7 +169,8 @@ class _Wiring:
             key_required=factory.key_required,
             default_base=factory.default_base,
         )
-        board = CircuitBoard(self.database, catalogue, KeyRing(self.database, catalogue))
+        ring = KeyRing(self.database, catalogue)
+        board = CircuitBoard(self.database, catalogue, ring, in_a_row=settings.breaker_failures)
         self.metrics.watch_breakers(board.state)
         router = ModelRouter(catalogue.current, default_provider=settings.llm_provider, rests=board.rests)
         desk = CatalogueDesk(self.database, catalogue, self.audit)

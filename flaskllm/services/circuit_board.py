@@ -68,16 +68,11 @@ class _Tally:
     def restart(self, moment: float) -> None:
         self.since, self.answered, self.failed, self.in_a_row = moment, 0, 0, 0
 
-    @property
-    def is_bad(self) -> bool:
-        calls = self.answered + self.failed
-        return self.in_a_row >= IN_A_ROW or (calls >= SAMPLE and self.failed >= SHARE * calls)
-
 
 class CircuitBoard:
     """Who is told how each attempt ends, and says who may be asked. ``clock``: monotonic seconds.
 
-    When all is well an attempt costs it a few look-ups, and no lock.
+    ``in_a_row``: failures that open a breaker; 0: none is ever opened. When all is well an attempt costs a few look-ups.
     """
 
     def __init__(
@@ -87,10 +82,12 @@ class CircuitBoard:
         keys: KeyRing,
         *,
         retries: RetryBudget | None = None,
+        in_a_row: int = IN_A_ROW,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db, self._catalogue, self._keys = database, catalogue, keys
         self._retries = retries or RetryBudget(clock=clock)
+        self._in_a_row = in_a_row
         self._clock = clock
         self._tallies: dict[Way, _Tally] = {}
         self._lock = threading.Lock()
@@ -198,10 +195,16 @@ class CircuitBoard:
                 tally.restart(moment)
             tally.failed += 1
             tally.in_a_row += 1
-            if not tally.is_bad:
+            if not self._is_bad(tally):
                 return False
             tally.restart(moment)
             return True
+
+    def _is_bad(self, tally: _Tally) -> bool:
+        if not self._in_a_row:
+            return False
+        calls = tally.answered + tally.failed
+        return tally.in_a_row >= self._in_a_row or (calls >= SAMPLE and tally.failed >= SHARE * calls)
 
     def _open(self, candidate: Candidate, tally: _Tally, failure: ProviderFailure) -> None:
         moment = datetime.now(UTC)

@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse
 
 from flaskllm.blueprints._hooks import WELL_FORMED_ID
 from flaskllm.extensions import db
+from tests import canaries
 from tests.actors import frames
 from tests.doors.accounts_world import Person, expanded
 from tests.people import PASSWORD
@@ -161,6 +162,11 @@ class World:
     def peak(self) -> int:
         """Bytes held after it."""
         return _resident()
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The ledger, row by row."""
+        with self.app.app_context(), db.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text("SELECT * FROM attempts")).mappings()]
 
     def rows(self) -> dict[str, list[str]]:
         """All that the database holds, but for what is counted."""
@@ -304,6 +310,7 @@ def details_names(played: Played, name: str) -> None:
 
 def time_lt(played: Played, bound: str) -> None:
     """In seconds; or against the deadline of the calls that the world's gateway makes, and so much more."""
+    bound = bound.replace("REQUEST_TIMEOUT", "deadline")
     if bound.startswith("deadline"):
         more = float(bound.removeprefix("deadline").strip("+s") or 0)
         assert played.seconds < played.world.deadline + (more + 1) * SLOWNESS
@@ -507,6 +514,57 @@ OUTSIDE: dict[str, Callable[[Any, str], None]] = {
 }
 
 
+# -- assertions about providers that misbehave, and what that costs ----------------------------------------------------
+
+
+def ledger_exact_or_flagged(played: Played, _: str) -> None:
+    """What is not marked as an estimate is what the provider's own bill says; no usage that it told is left out."""
+    rows = played.world.attempts()
+    bill = played.world.upstream.bill
+    billed = [(one.input + one.cached + one.cache_write, one.output + one.reasoning) for one in bill]
+    for row in rows:
+        if row["state"] == "settled" and not row["estimated"]:
+            assert (row["prompt_tokens"], row["completion_tokens"]) in billed
+    assert sum(row["state"] == "settled" for row in rows) >= sum(one.reported is not None for one in bill)
+    assert not [row for row in rows if row["cost"] is not None and not 0 <= row["cost"] <= row["reserved"] * 2]
+
+
+def nothing_reserved(played: Played, _: str) -> None:
+    """At once, and so within the seconds that the corpus gives."""
+    assert not [row for row in played.world.attempts() if row["state"] == "reserved"]
+    with played.world.app.app_context(), db.engine.connect() as connection:
+        assert not connection.execute(text("SELECT sum(reserved) FROM budgets")).scalar()
+
+
+def log_no_secret(played: Played, _: str) -> None:
+    instance = Path(played.world.app.instance_path)
+    assert canaries.leaks([instance.parent / "logs" / "app.log"], instance=instance) == []
+
+
+def attempts_bounded(played: Played, _: str) -> None:
+    asked = [seen.vendor for seen in played.world.upstream.requests]
+    assert len(asked) <= 4
+    assert all(asked.count(vendor) <= 2 for vendor in asked)
+
+
+def sse_ends(played: Played, _: str) -> None:
+    """Whole frames to the last; at most one error, and nothing of the answer behind it."""
+    if played.response.mimetype != "text/event-stream":
+        return
+    assert played.body.endswith(b"\n\n")
+    errors = [number for number, frame in enumerate(frames(played.body)) if frame != "[DONE]" and "error" in frame]
+    assert errors in ([], [len(frames(played.body)) - 2])
+
+
+UPSTREAM: dict[str, Callable[[Played, str], None]] = {
+    "ledger.exact_or_flagged": ledger_exact_or_flagged,
+    "ledger.reserved_zero_after": nothing_reserved,
+    "log.no_secret": log_no_secret,
+    "upstream.attempts_bounded": attempts_bounded,
+    "sse.ends": sse_ends,
+}
+
+
 SLOWNESS = 3
 """How much slower than the corpus' machine a shared one may be."""
 ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
@@ -547,7 +605,7 @@ def verify(played: Played, *, later: frozenset[str]) -> None:
         assert response.headers["X-FlaskLLM-Error"] == expect["code"]
     for name, argument in assertions_of(played.case):
         if name not in later:
-            (ASSERTIONS | OUTSIDE)[name](played, argument)
+            (ASSERTIONS | OUTSIDE | UPSTREAM)[name](played, argument)
 
 
 def assertions_of(case: Case) -> Iterator[tuple[str, str]]:

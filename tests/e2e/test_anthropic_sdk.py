@@ -44,7 +44,7 @@ GEMINI_3 = "gemini/gemini-3-flash-preview"
 def gateway(remote_simulator: RemoteUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     environment = provider_environment(remote_simulator)  # type: ignore[arg-type]
     folder = tmp_path_factory.mktemp("sdk")
-    with gunicorn(folder, WEB_CONCURRENCY="1", REQUEST_TIMEOUT="3", **environment) as running:
+    with gunicorn(folder, WEB_CONCURRENCY="1", REQUEST_TIMEOUT="3", BREAKER_FAILURES="0", **environment) as running:
         yield running
 
 

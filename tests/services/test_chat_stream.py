@@ -18,6 +18,7 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Budget, Principal
 from flaskllm.errors import BudgetExceeded, DomainError, ProviderError, Unavailable
 from flaskllm.extensions import db
+from flaskllm.services.chat_orchestrator import Places
 from flaskllm.services.chat_stream import ChatStream
 from tests.conftest import MakeApp, provider_environment
 from tests.upstream import Upstream, faults
@@ -221,7 +222,7 @@ def test_frames_without_content_do_not_keep_the_caller_without_a_sign(
 def test_each_failed_first_frame_gives_its_slot_back(one: Any, upstream: Upstream) -> None:
     app = one()
     chat = app.extensions["flaskllm"].chat
-    chat._slots = threading.BoundedSemaphore(1)
+    chat._slots = Places(1, "full")
     upstream.script(faults.status(500), vendor="openai", times=4)
     for _ in range(2):
         with pytest.raises(ProviderError):

@@ -111,6 +111,13 @@ def test_what_the_provider_answers_opens_nothing(start: Start, failure: Provider
     assert not process.is_shut
 
 
+def test_who_wants_none_has_none(tmp_path: Path) -> None:
+    here = world(tmp_path, OPENAI_API_KEY=VALUE)
+    process = Process(here, CircuitBoard(here.database, here.cache, KeyRing(here.database, here.cache), in_a_row=0))
+    process.fail(SAMPLE * 2)
+    assert not process.is_shut
+
+
 def test_an_answer_between_them_begins_the_row_again(start: Start) -> None:
     process = start()
     process.fail(IN_A_ROW - 1)
