@@ -72,7 +72,8 @@ class _Tally:
 class CircuitBoard:
     """Who is told how each attempt ends, and says who may be asked. ``clock``: monotonic seconds.
 
-    ``in_a_row``: failures that open a breaker; 0: none is ever opened. When all is well an attempt costs a few look-ups.
+    ``in_a_row``: failures that open a breaker; 0: none is ever opened. When all is well an attempt costs it
+    a few look-ups.
     """
 
     def __init__(

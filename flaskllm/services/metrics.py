@@ -7,6 +7,7 @@ shipped gunicorn; elsewhere a process tells of itself alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import (
@@ -24,6 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from flaskllm.domain.pricing import to_dollars
+from flaskllm.errors import Unavailable
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -111,8 +113,9 @@ class _Breakers(Collector):
 
     def collect(self) -> Iterable[Metric]:
         gauge = self._gauge()
-        for at, count in self._state().items():
-            gauge.add_metric(at, count)
+        with suppress(Unavailable):  # no database since the start: the counts are told all the same
+            for at, count in self._state().items():
+                gauge.add_metric(at, count)
         return [gauge]
 
     def _gauge(self) -> GaugeMetricFamily:
