@@ -38,7 +38,7 @@ The source of statuses and codes is ``docs/api.md``, section "Errors".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 
 class Detail(TypedDict):
@@ -185,6 +185,8 @@ class ProviderFailure(DomainError):
     attempt is settled at its bound and flagged, not released.
     ``received``: the length of an answer that came whole and cannot be used; the
     attempt is settled by it instead.
+    ``taken``: the `Usage` that earlier calls of the attempt told, where no other call of it is billed; the attempt is
+    settled at that.
     ``key_at_fault``: it is our key or its quota; another key of the same
     provider may answer.
     """
@@ -194,6 +196,7 @@ class ProviderFailure(DomainError):
     try_again: ClassVar[bool] = False
     may_be_billed: bool = False
     received: int | None = None
+    taken: Any = None
     key_at_fault: bool = False
 
     def __init__(self, message: str, *, may_be_billed: bool | None = None, retry_after: float | None = None) -> None:

@@ -52,11 +52,11 @@ class GeminiMedia(ProviderAdapter):
             body = {"requests": [self._one(text, candidate, mapped.params) for text in some]}
             return self._exchanged(url, body, candidate, deadline, partial(_read_vectors, wanted=len(some)))
 
-        found = _one_after_the_other(
+        found, usage = _one_after_the_other(
             partial(ask, texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)
         )
-        vectors = [vector for some, _ in found for vector in some]
-        return EmbedResult(vectors, _together(usage for _, usage in found), candidate.model.name, mapped.dropped)
+        vectors = [vector for some in found for vector in some]
+        return EmbedResult(vectors, usage, candidate.model.name, mapped.dropped)
 
     def _one(self, text: str, candidate: Candidate, params: Mapping[str, Any]) -> dict[str, Any]:
         return {"model": f"models/{self.called(candidate)}", "content": {"parts": [{"text": text}]}, **params}
@@ -73,38 +73,40 @@ class GeminiMedia(ProviderAdapter):
         body = {"contents": [{"role": "user", "parts": [{"text": request.prompt}]}], "generationConfig": config}
         url = self.at(candidate, "generateContent")
         ask = partial(self._exchanged, url, body, candidate, deadline, _read_image)
-        drawn = _one_after_the_other([ask] * request.count)
-        kinds = {kind for _, kind, _ in drawn}
+        drawn, usage = _one_after_the_other([ask] * request.count)
+        kinds = {kind for _, kind in drawn}
         return ImageResult(
-            images=[image for image, _, _ in drawn],
-            usage=_together(usage for _, _, usage in drawn),
+            images=[image for image, _ in drawn],
+            usage=usage,
             created=int(time.time()),
             dropped=mapped.dropped,
             more={"output_format": kinds.pop()} if len(kinds) == 1 else {},
         )
 
 
-def _one_after_the_other(asks: Iterable[Callable[[], Made]]) -> list[Made]:
-    """The answers of several calls that are one attempt.
+def _one_after_the_other(asks: Iterable[Callable[[], tuple[Made, Usage | None]]]) -> tuple[list[Made], Usage | None]:
+    """What several calls that are one attempt have made, and what they took together.
 
-    What was made before a failure is billed all the same, so such a failure is settled at the attempt's bound.
+    What was made before a failure is billed all the same: it is settled at what those calls told, or at the attempt's
+    bound where one told nothing, or where the call that failed may be billed too.
     """
-    made: list[Made] = []
+    made: list[tuple[Made, Usage | None]] = []
     for ask in asks:
         try:
             made.append(ask())
         except ProviderFailure as failure:
             if made:
+                was_free = not failure.may_be_billed or failure.received == 0
+                failure.taken = _together(made) if was_free else None
                 failure.may_be_billed, failure.received = True, None
             raise
-    return made
+    return [one for one, _ in made], _together(made)
 
 
-def _together(usages: Iterable[Usage | None]) -> Usage | None:
+def _together(made: Sequence[tuple[Any, Usage | None]]) -> Usage | None:
     """The sum; None where one is missing."""
-    held = list(usages)
-    told = [usage for usage in held if usage is not None]
-    return sum_of(told) if len(told) == len(held) else None
+    told = [usage for _, usage in made if usage is not None]
+    return sum_of(told) if len(told) == len(made) else None
 
 
 def _text(one: str | Sequence[int], place: int) -> str:
@@ -120,8 +122,8 @@ def _read_vectors(body: Mapping[str, Any], *, wanted: int) -> tuple[list[list[fl
     return vectors, usage_of(body.get("usageMetadata"))
 
 
-def _read_image(body: Mapping[str, Any]) -> tuple[dict[str, Any], str, Usage | None]:
-    """The last picture of the answer, its format and what it took. Pictures among the thoughts are drafts.
+def _read_image(body: Mapping[str, Any]) -> tuple[tuple[dict[str, Any], str], Usage | None]:
+    """The last picture of the answer with its format, and what it took. Pictures among the thoughts are drafts.
 
     Raises `PromptFiltered` where a filter took it, `ProviderError` where there is none.
     """
@@ -136,7 +138,7 @@ def _read_image(body: Mapping[str, Any]) -> tuple[dict[str, Any], str, Usage | N
     base64.b64decode(data, validate=True)
     said = " ".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     image = {"b64_json": data, **({"revised_prompt": said} if said else {})}
-    return image, kind.removeprefix("image/"), _usage(usage_of(body.get("usageMetadata")))
+    return (image, kind.removeprefix("image/")), _usage(usage_of(body.get("usageMetadata")))
 
 
 def _without_picture(reasons: Sequence[str]) -> ProviderFailure:

@@ -16,6 +16,7 @@ from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.usage import Usage, count, usage_from_openai
 from flaskllm.errors import ProviderError
 
+ADDRESSES = ("https://", "http://", "data:image/")
 SHOWN = ("background", "output_format")
 """What is told of images beside their size and quality."""
 
@@ -60,11 +61,23 @@ def _without_form(request: ImageRequest) -> ImageRequest:
 
 
 def _read_vectors(body: Mapping[str, Any], wanted: int, dropped: Sequence[str]) -> EmbedResult:
-    rows = sorted(body["data"], key=lambda row: row.get("index", 0))
+    rows = _in_order(body["data"])
     if len(rows) != wanted:
         raise ProviderError(f"The provider made {len(rows)} vectors of {wanted} texts.", may_be_billed=True)
     vectors = [_vector(row["embedding"]) for row in rows]
     return EmbedResult(vectors, usage_from_openai(body.get("usage")), _text(body.get("model")), dropped)
+
+
+def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows by their index; as they stand where none is told.
+
+    Raises `ValueError` for numbers that do not say which text a vector is of: a wrong vector is worse than none.
+    """
+    if all(row.get("index") is None for row in rows):
+        return list(rows)
+    if sorted(row["index"] for row in rows) != list(range(len(rows))):
+        raise ValueError("the indexes of the vectors make no sense")
+    return sorted(rows, key=lambda row: row["index"])
 
 
 def _vector(told: Any) -> list[float]:
@@ -93,10 +106,13 @@ def _read_images(body: Mapping[str, Any], dropped: Sequence[str]) -> ImageResult
 
 
 def _image(one: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises `KeyError` for an image that is neither at an address nor in bytes."""
+    """Raises `KeyError` for an image that is neither at an address nor in bytes, `ValueError` for what is none."""
     found = {name: one[name] for name in ("url", "b64_json", "revised_prompt") if _text(one.get(name))}
     if not found.keys() & {"url", "b64_json"}:
         raise KeyError("url")
+    if not found.get("url", "https://").startswith(ADDRESSES):
+        raise ValueError("no address of an image")
+    base64.b64decode(found.get("b64_json", ""), validate=True)
     return found
 
 

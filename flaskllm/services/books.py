@@ -123,6 +123,8 @@ def _verdict(attempt: Attempt, error: DomainError | None, usage: Usage | None, *
     if usage is not None:
         return SETTLED, usage
     if isinstance(error, ProviderFailure):
+        if error.taken is not None and not _is_paid_by_the_piece(attempt):
+            return SETTLED, error.taken
         if not error.may_be_billed or error.received == 0:
             return RELEASED, Usage()
         words = attempt.most.output
@@ -132,3 +134,7 @@ def _verdict(attempt: Attempt, error: DomainError | None, usage: Usage | None, *
     if not sent:
         return RELEASED, Usage()
     return SETTLED, replace(attempt.most, output=0)
+
+
+def _is_paid_by_the_piece(attempt: Attempt) -> bool:
+    return attempt.price is not None and attempt.price.images is not None

@@ -473,3 +473,80 @@ def test_azures_paths_speak_openais_errors(gateway: Flask) -> None:
     assert (unknown.status_code, unknown.json["error"]["code"]) == (404, "not_found")
     nowhere = client.get("/openai/deployments", headers=key)
     assert (nowhere.status_code, set(nowhere.json)) == (404, {"error"})
+
+
+# -- what only an adversary sends -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault, status",
+    [
+        (faults.status(500), 502), (faults.status(429), 429), (faults.status(401), 502), (faults.status(400), 400),
+        (faults.empty_body(), 502), (faults.reset(), 502),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("drawn", [1, 2])
+def test_pictures_before_one_that_fails_cost_what_they_told(
+    make_app: MakeApp, upstream: Upstream, fault: Any, status: int, drawn: int
+) -> None:
+    app = make_app(**provider_environment(upstream, "gemini"))
+    caller = Caller.on(app, budget={"amount": 10, "period": "day"})
+    upstream.script(faults.text("ok"), times=drawn)
+    upstream.script(fault)
+    draw(caller, status, model="gemini-2.5-flash-image", prompt="a cat", n=3)
+    told = [row for row in upstream.bill if row.reported]
+    assert len(told) == drawn
+    cost = sum(row.input * 300 + (row.output - 1290) * 2500 + 1290 * 30_000 for row in told)
+    assert rows(app, "SELECT state, cost, estimated FROM attempts") == [("settled", cost, 0)]
+    assert rows(app, "SELECT spent, reserved FROM budgets") == [(cost, 0)]
+
+
+def test_a_picture_that_may_have_been_drawn_behind_another_is_paid_at_the_bound(
+    make_app: MakeApp, upstream: Upstream
+) -> None:
+    app = make_app(**provider_environment(upstream, "gemini"))
+    upstream.script(faults.text("ok"), times=1)
+    upstream.script(faults.half_json())
+    draw(Caller.on(app), 502, model="gemini-2.5-flash-image", prompt="a cat", n=2)
+    [(cost, reserved, estimated)] = rows(app, "SELECT cost, reserved, estimated FROM attempts")
+    assert cost == reserved > 0
+    assert estimated
+
+
+def test_vectors_before_some_that_fail_cost_what_they_told(make_app: MakeApp, upstream: Upstream) -> None:
+    catalogue_price = 150  # of gemini-embedding-001: $0.15 a million
+    app = make_app(**provider_environment(upstream, "gemini"))
+    told = {"embeddings": [{"values": [1.0]}] * 100, "usageMetadata": {"promptTokenCount": 321}}
+    upstream.script(faults.raw(told), times=1)
+    upstream.script(faults.status(400))
+    embed(Caller.on(app), 400, model="gemini-embedding-001", input=["one"] * 150)
+    assert rows(app, "SELECT state, cost, estimated FROM attempts") == [("settled", 321 * catalogue_price, 0)]
+
+
+INDEXES = [[0, 0], [1, 2], [-1, 0], ["0", "1"], [0, None], [None, 1], [0, 2**70], [0.5, 1]]
+
+
+@pytest.mark.parametrize("indexes", INDEXES, ids=str)
+def test_vectors_of_nobody_knows_which_text_are_refused(caller: Caller, upstream: Upstream, indexes: list[Any]) -> None:
+    upstream.script(faults.raw({"data": [{"index": index, "embedding": [1.0]} for index in indexes]}))
+    told = embed(caller, 502, model="text-embedding-3-small", input=["a", "b"]).json["error"]
+    assert told["code"] == "provider_error"
+
+
+def test_vectors_are_put_in_the_order_of_their_texts(caller: Caller, upstream: Upstream) -> None:
+    told = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [2.0]}]
+    for data in (told, [{"embedding": [2.0]}, {"embedding": [1.0]}]):
+        upstream.script(faults.raw({"data": data, "usage": {"prompt_tokens": 2}}))
+        found = embed(caller, model="text-embedding-3-small", input=["a", "b"]).json["data"]
+        assert [(row["index"], row["embedding"]) for row in found] == [(0, [2.0]), (1, [1.0])]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [{"b64_json": "***"}, {"b64_json": "abcde"}, {"url": "javascript:alert(1)"}, {"url": "data:text/html,x"}, "x", {}],
+    ids=str,
+)
+def test_pictures_that_are_none_are_the_providers_fault(caller: Caller, upstream: Upstream, image: Any) -> None:
+    upstream.script(faults.raw({"data": [image]}))
+    told = draw(caller, 502, model="gpt-image-1-mini", prompt="a cat").json["error"]
+    assert told["code"] == "provider_error"
