@@ -37,8 +37,12 @@ The source of statuses and codes is ``docs/api.md``, section "Errors".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar, TypedDict
+
+MOST_TOLD = 20
+"""Faults of one body that are told."""
 
 
 class Detail(TypedDict):
@@ -82,6 +86,18 @@ def invalid(field: str, message: str) -> InvalidRequest:
     'temperature: must be a number'
     """
     return InvalidRequest(f"{field}: {message}", details=[{"field": field, "message": message}])
+
+
+def invalid_for(faults: Sequence[Detail]) -> InvalidRequest:
+    """Several fields at fault, at least one: the message tells the first, the details the first `MOST_TOLD`."""
+    first = faults[0]
+    return InvalidRequest(f"{first['field']}: {first['message']}", details=faults[:MOST_TOLD])
+
+
+def refuse(faults: Iterable[Detail]) -> None:
+    """Raises `InvalidRequest` where there is any fault."""
+    if told := list(islice(faults, MOST_TOLD)):
+        raise invalid_for(told)
 
 
 class InternalError(DomainError):

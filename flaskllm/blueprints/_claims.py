@@ -10,7 +10,7 @@ import re
 from flask import Response, g, request
 
 from flaskllm.domain.principal import Claims
-from flaskllm.errors import Detail, InvalidRequest, invalid
+from flaskllm.errors import Detail, invalid, refuse
 
 CORRELATION, USER, CLIENT, CLIENT_TOO = "X-Correlation-Id", "X-User-Id", "client_id", "X-Client-Id"
 MOST_CORRELATION, MOST_NAME = 64, 128
@@ -35,8 +35,7 @@ def require_claims() -> None:
     ):
         if told := fault(value):
             faults.append({"field": name, "message": told})
-    if faults:
-        raise InvalidRequest(f"{faults[0]['field']}: {faults[0]['message']}", details=faults)
+    refuse(faults)
     claims()
 
 

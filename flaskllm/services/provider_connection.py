@@ -9,7 +9,7 @@ from typing import Any
 
 from flaskllm.adapters.base import Field
 from flaskllm.domain.catalogue import origin_of
-from flaskllm.errors import Detail, InvalidRequest, invalid
+from flaskllm.errors import Detail, InvalidRequest, invalid, refuse
 from flaskllm.net.addresses import is_own, is_public, may_be_opened, parse_url
 
 WHERE = "connection_params"
@@ -76,8 +76,7 @@ class ConnectionRule:
         lacking = [name for name, field in self._fields.items() if field.required and not found.get(name)]
         if complete and not faults:
             faults += [{"field": f"{WHERE}.{name}", "message": "is missing"} for name in lacking]
-        if faults:
-            raise InvalidRequest(f"{faults[0]['field']}: {faults[0]['message']}", details=faults)
+        refuse(faults)
         return found
 
     def _checked(self, name: str, value: Any) -> Any:

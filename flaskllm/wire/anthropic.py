@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flaskllm.domain.chat import ChatRequest, Native
-from flaskllm.errors import DomainError, InvalidRequest, invalid
+from flaskllm.errors import Detail, DomainError, invalid, refuse
 from flaskllm.wire import shapes
 from flaskllm.wire.carried import call_of, google_signature
-from flaskllm.wire.openai import (
+from flaskllm.wire.checks import (
     MOST_FIELDS,
     MOST_MESSAGES,
     MOST_TOOLS,
@@ -24,6 +24,8 @@ from flaskllm.wire.openai import (
     SAFE_INTEGER,
     Check,
     boolean,
+    faults_of,
+    given_of,
     integer,
     mapping,
     number,
@@ -184,7 +186,7 @@ SAID_OTHERWISE = frozenset(PARAMS) - {"cache_control", "top_k"}
 def read_messages(body: dict[str, Any], *, betas: str | None = None) -> Asked:
     """A ``/v1/messages`` body; ``betas``: the header ``anthropic-beta``.
 
-    Raises `InvalidRequest` for the first field at fault. A field that is null counts as absent.
+    Raises `InvalidRequest` naming what is at fault. A field that is null counts as absent.
     """
     return _read(body, ("model", "max_tokens", "messages"), betas)
 
@@ -226,19 +228,9 @@ def _read(body: dict[str, Any], needed: Sequence[str], betas: str | None) -> Ask
 
 def _checked(body: dict[str, Any], needed: Sequence[str]) -> dict[str, Any]:
     """The fields that are there, each known one looked at."""
-    if len(body) > MOST_FIELDS:
-        raise InvalidRequest(f"The body has more than {MOST_FIELDS} fields.")
-    given = {name: value for name, value in body.items() if value is not None}
-    for name in needed:
-        if name not in given:
-            raise invalid(name, "is missing")
-    for name, value in given.items():
-        check = PARAMS.get(name) or ENVELOPE.get(name)
-        if check is not None:
-            if fault := check(value):
-                raise invalid(name, fault)
-        elif name in REFUSED or name.startswith("extra_"):
-            raise invalid(name, "is not a caller's to set")
+    given = given_of(body)
+    refuse(Detail(field=name, message="is missing") for name in needed if name not in given)
+    refuse(faults_of(given, ENVELOPE | PARAMS))
     if not given["messages"]:
         raise invalid("messages", "must have at least one message")
     return given

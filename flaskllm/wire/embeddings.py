@@ -12,23 +12,19 @@ import orjson
 from flaskllm.domain.answer import Told
 from flaskllm.domain.embedding import EmbedRequest, EmbedResult
 from flaskllm.domain.text import can_be_held
-from flaskllm.errors import Detail
+from flaskllm.errors import Detail, refuse
 from flaskllm.wire import shapes
-from flaskllm.wire.openai import SAFE_INTEGER, Check, boolean, faults_of, given_of, integer, refuse, text
-from flaskllm.wire.shapes import of_form
+from flaskllm.wire.checks import SAFE_INTEGER, Check, boolean, faults_of, given_of, integer, one_of, text
 
 MOST_INPUTS, MOST_TOKENS = 2048, 300_000
 """OpenAI's bounds of one call: inputs, and tokens of all of them, which bound the ids that are looked at."""
 BASE64 = "base64"
-
-
-@of_form(enum=["float", BASE64])
-def encoding(value: Any) -> str | None:
-    return None if value in ("float", BASE64) else "must be float or base64"
-
-
 PARAMS: dict[str, Check] = {"dimensions": integer(1, 100_000), "user": text(512)}
-ENVELOPE: dict[str, Check] = {"model": text(256, least=1), "encoding_format": encoding, "drop_params": boolean}
+ENVELOPE: dict[str, Check] = {
+    "model": text(256, least=1),
+    "encoding_format": one_of("float", BASE64),
+    "drop_params": boolean,
+}
 _TEXT: shapes.Shape = {"type": "string", "minLength": 1}
 _TOKENS = shapes.several({"type": "integer", "minimum": 0, "maximum": SAFE_INTEGER}, minItems=1, maxItems=MOST_TOKENS)
 EMBEDDINGS: shapes.Shape = {
@@ -88,15 +84,15 @@ def _one_each(inputs: Any) -> Sequence[str | Sequence[int]]:
 
 def _input_faults(inputs: Any) -> list[Detail]:
     if inputs is None:
-        return [_at("input", "is missing")]
+        return [Detail(field="input", message="is missing")]
     if isinstance(inputs, str):
         return _text_faults(inputs, "input")
     if not isinstance(inputs, list) or not inputs:
-        return [_at("input", "must be a text, a list of texts, or token ids, and not empty")]
+        return [Detail(field="input", message="must be a text, a list of texts, or token ids, and not empty")]
     if _is_ids(inputs):
         return _count_faults(inputs)
     if len(inputs) > MOST_INPUTS:
-        return [_at("input", f"must have at most {MOST_INPUTS} entries")]
+        return [Detail(field="input", message=f"must have at most {MOST_INPUTS} entries")]
     faults = [fault for place, one in enumerate(inputs) for fault in _entry_faults(one, inputs, f"input[{place}]")]
     return faults or _count_faults([value for one in inputs if isinstance(one, list) for value in one])
 
@@ -105,13 +101,15 @@ def _entry_faults(one: Any, inputs: list[Any], where: str) -> list[Detail]:
     """All entries are of the first one's kind."""
     if isinstance(inputs[0], str):
         return _text_faults(one, where)
-    return [] if isinstance(one, list) and one and _is_ids(one) else [_at(where, "must be a list of token ids")]
+    if isinstance(one, list) and one and _is_ids(one):
+        return []
+    return [Detail(field=where, message="must be a list of token ids")]
 
 
 def _text_faults(one: Any, where: str) -> list[Detail]:
     if not isinstance(one, str) or not can_be_held(one):
-        return [_at(where, "must be a text without NUL")]
-    return [] if one else [_at(where, "must not be empty")]
+        return [Detail(field=where, message="must be a text without NUL")]
+    return [] if one else [Detail(field=where, message="must not be empty")]
 
 
 def _is_ids(values: list[Any]) -> bool:
@@ -119,11 +117,8 @@ def _is_ids(values: list[Any]) -> bool:
 
 
 def _count_faults(ids: list[int]) -> list[Detail]:
-    return [_at("input", f"must have at most {MOST_TOKENS} token ids")] if len(ids) > MOST_TOKENS else []
-
-
-def _at(field: str, message: str) -> Detail:
-    return {"field": field, "message": message}
+    fits = len(ids) <= MOST_TOKENS
+    return [] if fits else [Detail(field="input", message=f"must have at most {MOST_TOKENS} token ids")]
 
 
 def write_embeddings(told: Told[EmbedResult], form: str) -> bytes:

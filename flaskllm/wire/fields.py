@@ -14,9 +14,8 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from flaskllm.domain.text import can_be_held
-from flaskllm.errors import Detail, InvalidRequest
+from flaskllm.errors import Detail, invalid_for
 
-MOST_TOLD = 20
 LONGEST_NAME = 80
 MOST_NUMBER = 2**53
 PLAIN_WORDS = {
@@ -36,8 +35,7 @@ def load(schema: Schema, body: Any) -> dict[str, Any]:
     try:
         return dict(schema.load(body))
     except ValidationError as error:
-        faults = list(_faults(error.messages, ""))[:MOST_TOLD]
-        raise InvalidRequest(f"{faults[0]['field']}: {faults[0]['message']}", details=faults) from None
+        raise invalid_for(list(_faults(error.messages, ""))) from None
 
 
 def _faults(messages: Any, where: str) -> Iterator[Detail]:

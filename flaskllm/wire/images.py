@@ -10,9 +10,9 @@ import orjson
 
 from flaskllm.domain.answer import Told
 from flaskllm.domain.image import ImageRequest, ImageResult, size_of
-from flaskllm.errors import Detail
+from flaskllm.errors import Detail, refuse
 from flaskllm.wire import shapes
-from flaskllm.wire.openai import Check, boolean, faults_of, given_of, integer, refuse, text
+from flaskllm.wire.checks import Check, boolean, faults_of, given_of, integer, one_of, text
 from flaskllm.wire.shapes import of_form
 
 LONGEST_PROMPT = 32_000
@@ -28,24 +28,16 @@ def size(value: Any) -> str | None:
     return None if found and max(found) <= MOST_SIDE else "must be auto, or width and height such as 1024x1024"
 
 
-def word(*words: str) -> Check:
-    @of_form(enum=list(words))
-    def check(value: Any) -> str | None:
-        return None if isinstance(value, str) and value in words else f"must be one of {', '.join(words)}"
-
-    return check
-
-
 PARAMS: dict[str, Check] = {
-    "background": word("transparent", "opaque", "auto"),
-    "moderation": word("low", "auto"),
+    "background": one_of("transparent", "opaque", "auto"),
+    "moderation": one_of("low", "auto"),
     "n": integer(1, 10),
     "output_compression": integer(0, 100),
-    "output_format": word("png", "jpeg", "webp"),
-    "quality": word("standard", "hd", "low", "medium", "high", "auto"),
-    "response_format": word("url", "b64_json"),
+    "output_format": one_of("png", "jpeg", "webp"),
+    "quality": one_of("standard", "hd", "low", "medium", "high", "auto"),
+    "response_format": one_of("url", "b64_json"),
     "size": size,
-    "style": word("vivid", "natural"),
+    "style": one_of("vivid", "natural"),
     "user": text(512),
 }
 """Source: OpenAI's API reference."""
@@ -92,9 +84,12 @@ def read_images(body: dict[str, Any], *, model: str | None = None) -> ImageReque
     """
     given = given_of(body)
     faults = faults_of(given, ENVELOPE | PARAMS)
-    faults += [_at(name, "is missing") for name in ("prompt",) if name not in given]
+    if "prompt" not in given:
+        faults.append(Detail(field="prompt", message="is missing"))
     faults += [
-        _at(name, "is not taken: images come whole") for name in ("stream", "partial_images") if given.pop(name, None)
+        Detail(field=name, message="is not taken: images come whole")
+        for name in ("stream", "partial_images")
+        if given.pop(name, None)
     ]
     refuse(faults)
     return ImageRequest(
@@ -104,10 +99,6 @@ def read_images(body: dict[str, Any], *, model: str | None = None) -> ImageReque
         extras={name: value for name, value in given.items() if name not in PARAMS and name not in ENVELOPE},
         drop_params=given.get("drop_params", False),
     )
-
-
-def _at(field: str, message: str) -> Detail:
-    return {"field": field, "message": message}
 
 
 def write_images(told: Told[ImageResult], request: ImageRequest) -> bytes:

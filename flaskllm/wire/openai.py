@@ -7,7 +7,7 @@ What we know is checked by a table, because a schema library costs a hundred tim
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -16,73 +16,30 @@ from flaskllm.domain.answer import Answer
 from flaskllm.domain.chat import ChatRequest, Chunk
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.text import can_be_held
-from flaskllm.errors import Detail, DomainError, InvalidRequest
+from flaskllm.errors import Detail, DomainError, refuse
 from flaskllm.wire import errors, shapes
-from flaskllm.wire.fields import MOST_TOLD
+from flaskllm.wire.checks import (
+    MOST_FIELDS,
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    REFUSED,
+    SAFE_INTEGER,
+    Check,
+    boolean,
+    faults_of,
+    given_of,
+    integer,
+    mapping,
+    number,
+    sequence,
+    text,
+)
 from flaskllm.wire.shapes import of_form
 
-Check = Callable[[Any], str | None]
-"""What is wrong with a value, in words that say what was expected; None where nothing is."""
-
-SAFE_INTEGER = 2**53
 MOST_METADATA, MOST_NAME, MOST_VALUE = 16, 64, 512
-MOST_MESSAGES, MOST_TOOLS, MOST_FIELDS = 100_000, 1000, 1000
-"""Far beyond what any model takes; they bound the work of looking."""
-REFUSED = frozenset({"api_base", "base_url", "headers", "api_key", "timeout", "organization"})
-"""Routing is the administrators'; a caller who names an address could send our key there (CVE-2024-6587)."""
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 NO_USAGE = re.compile(rb',\s*"usage":\s*null')
-
-
-def number(low: float, high: float) -> Check:
-    @of_form(type="number", minimum=low, maximum=high)
-    def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  NaN
-            return "must be a number"
-        return None if low <= value <= high else f"must be between {low:g} and {high:g}"
-
-    return check
-
-
-def integer(low: int, high: int) -> Check:
-    @of_form(type="integer", minimum=low, maximum=high)
-    def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            return "must be a whole number"
-        return None if low <= value <= high else f"must be between {low} and {high}"
-
-    return check
-
-
-def text(most: int = 4096, *, least: int = 0) -> Check:
-    @of_form(type="string", minLength=least, maxLength=most, pattern=shapes.NO_NUL)
-    def check(value: Any) -> str | None:
-        if not isinstance(value, str) or not can_be_held(value):
-            return "must be a string without NUL"
-        return None if least <= len(value) <= most else f"must have {least} to {most} characters"
-
-    return check
-
-
-@of_form(type="boolean")
-def boolean(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "must be true or false"
-
-
-@of_form(type="object")
-def mapping(value: Any) -> str | None:
-    return None if isinstance(value, dict) else "must be an object"
-
-
-def sequence(most: int) -> Check:
-    @of_form(type="array", maxItems=most)
-    def check(value: Any) -> str | None:
-        if not isinstance(value, list):
-            return "must be a list"
-        return None if len(value) <= most else f"must have at most {most} entries"
-
-    return check
 
 
 @of_form(
@@ -349,7 +306,7 @@ def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:
     given = given_of(body)
     faults = faults_of(given, KNOWN)
     if "messages" not in given:
-        faults.append({"field": "messages", "message": "is missing"})
+        faults.append(Detail(field="messages", message="is missing"))
     elif sequence(MOST_MESSAGES)(given["messages"]) is None:
         faults += _message_faults(given["messages"])
     faults += _tool_faults(given.get("tools"))
@@ -367,36 +324,9 @@ def read_chat(body: dict[str, Any], *, model: str | None = None) -> ChatRequest:
     )
 
 
-def given_of(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a body; one that is null counts as absent. Raises `InvalidRequest` for too many."""
-    if len(body) > MOST_FIELDS:
-        raise InvalidRequest(f"The body has more than {MOST_FIELDS} fields.")
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def refuse(faults: list[Detail]) -> None:
-    """Raises `InvalidRequest` where there is a fault, telling them all."""
-    if faults:
-        first = faults[0]
-        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults[:MOST_TOLD])
-
-
-def faults_of(given: Mapping[str, Any], known: Mapping[str, Check]) -> list[Detail]:
-    """What is wrong with the known fields, and which others are not a caller's to set."""
-    faults: list[Detail] = []
-    for name, value in given.items():
-        check = known.get(name)
-        if check is not None:
-            if fault := check(value):
-                faults.append({"field": name, "message": fault})
-        elif name in REFUSED or name.startswith("extra_"):
-            faults.append({"field": name, "message": "is not a caller's to set"})
-    return faults
-
-
 def _message_faults(messages: list[Any]) -> list[Detail]:
     if not messages:
-        return [{"field": "messages", "message": "must have at least one message"}]
+        return [Detail(field="messages", message="must have at least one message")]
     faults: list[Detail] = []
     for place, message in enumerate(messages):
         faults += _one_message(message, f"messages[{place}]")
@@ -405,12 +335,12 @@ def _message_faults(messages: list[Any]) -> list[Detail]:
 
 def _one_message(message: Any, where: str) -> list[Detail]:
     if not isinstance(message, dict):
-        return [{"field": where, "message": "must be an object"}]
+        return [Detail(field=where, message="must be an object")]
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        return [{"field": f"{where}.role", "message": f"must be one of {', '.join(sorted(ROLES))}"}]
+        return [Detail(field=f"{where}.role", message=f"must be one of {', '.join(sorted(ROLES))}")]
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        return [{"field": f"{where}.tool_call_id", "message": "must be a string"}]
+        return [Detail(field=f"{where}.tool_call_id", message="must be a string")]
     return _content_faults(message, f"{where}.content") + _call_faults(message, where)
 
 
@@ -420,28 +350,28 @@ def _content_faults(message: dict[str, Any], where: str) -> list[Detail]:
         return []
     if content is None:
         may_be_empty = message["role"] == "assistant"
-        return [] if may_be_empty else [{"field": where, "message": "must be a string or a list of parts"}]
+        return [] if may_be_empty else [Detail(field=where, message="must be a string or a list of parts")]
     if not isinstance(content, list) or not content:
-        return [{"field": where, "message": "must be a string or a list of at least one part"}]
+        return [Detail(field=where, message="must be a string or a list of at least one part")]
     return [fault for place, part in enumerate(content) for fault in _part_faults(part, f"{where}[{place}]")]
 
 
 def _part_faults(part: Any, where: str) -> list[Detail]:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str) or part["type"] not in PARTS:
-        return [{"field": f"{where}.type", "message": f"must be one of {', '.join(PARTS)}"}]
+        return [Detail(field=f"{where}.type", message=f"must be one of {', '.join(PARTS)}")]
     field = PARTS[part["type"]]
     held = part.get(field or "")
     if part["type"] in ("text", "refusal"):
-        return [] if isinstance(held, str) else [{"field": f"{where}.{field}", "message": "must be a string"}]
+        return [] if isinstance(held, str) else [Detail(field=f"{where}.{field}", message="must be a string")]
     if not isinstance(held, dict):
-        return [{"field": f"{where}.{field}", "message": "must be an object"}]
+        return [Detail(field=f"{where}.{field}", message="must be an object")]
     return _image_faults(held, f"{where}.image_url.url") if part["type"] == "image_url" else []
 
 
 def _image_faults(held: dict[str, Any], where: str) -> list[Detail]:
     url = held.get("url")
     if not isinstance(url, str) or not url.startswith(("data:image/", "http://", "https://")):
-        return [{"field": where, "message": "must be an http(s) address or a data URL of an image"}]
+        return [Detail(field=where, message="must be an http(s) address or a data URL of an image")]
     return []
 
 
@@ -450,17 +380,17 @@ def _call_faults(message: dict[str, Any], where: str) -> list[Detail]:
     if calls is None:
         return []
     if not isinstance(calls, list):
-        return [{"field": f"{where}.tool_calls", "message": "must be a list"}]
+        return [Detail(field=f"{where}.tool_calls", message="must be a list")]
     faults: list[Detail] = []
     for place, call in enumerate(calls):
         at = f"{where}.tool_calls[{place}]"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(call.get("id"), str):
-            faults.append({"field": f"{at}.id", "message": "must be a string"})
+            faults.append(Detail(field=f"{at}.id", message="must be a string"))
         elif not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            faults.append({"field": f"{at}.function.name", "message": "must be a string"})
+            faults.append(Detail(field=f"{at}.function.name", message="must be a string"))
         elif not isinstance(function.get("arguments", ""), str):
-            faults.append({"field": f"{at}.function.arguments", "message": "must be a string of JSON"})
+            faults.append(Detail(field=f"{at}.function.arguments", message="must be a string of JSON"))
     return faults
 
 
@@ -472,9 +402,9 @@ def _tool_faults(tools: Any) -> list[Detail]:
         function = tool.get("function") if isinstance(tool, dict) else None
         named = isinstance(function, dict) and isinstance(function.get("name"), str)
         if not named and (not isinstance(tool, dict) or tool.get("type", "function") == "function"):
-            faults.append({"field": f"tools[{place}].function.name", "message": "must be a string"})
+            faults.append(Detail(field=f"tools[{place}].function.name", message="must be a string"))
         elif isinstance(function, dict) and not isinstance(function.get("parameters", {}), dict):
-            faults.append({"field": f"tools[{place}].function.parameters", "message": "must be an object"})
+            faults.append(Detail(field=f"tools[{place}].function.parameters", message="must be an object"))
     return faults
 
 

@@ -12,24 +12,23 @@ from typing import Any
 
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.response import Asked, Item, unseal
-from flaskllm.errors import Detail, InvalidRequest, invalid
+from flaskllm.errors import Detail, invalid, refuse
 from flaskllm.wire import shapes
-from flaskllm.wire.fields import MOST_TOLD
-from flaskllm.wire.openai import (
-    MOST_FIELDS,
+from flaskllm.wire.checks import (
     MOST_MESSAGES,
     MOST_TOOLS,
     SAFE_INTEGER,
     Check,
     boolean,
+    given_of,
     integer,
     mapping,
-    metadata,
     number,
+    one_of,
     sequence,
-    stream_options,
     text,
 )
+from flaskllm.wire.openai import metadata, stream_options
 from flaskllm.wire.shapes import of_form
 
 MOST_TEXT = 2**25
@@ -51,14 +50,6 @@ _IMAGE = re.compile(r"data:image/|https?://")
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------
-
-
-def words(*known: str) -> Check:
-    @of_form(enum=list(known))
-    def check(value: Any) -> str | None:
-        return None if isinstance(value, str) and value in known else f"must be one of {', '.join(known)}"
-
-    return check
 
 
 @of_form(const=False)
@@ -106,7 +97,7 @@ PLAIN: dict[str, Check] = {
     "temperature": number(0, 2),
     "top_logprobs": integer(0, 20),
     "top_p": number(0, 1),
-    "truncation": words("auto", "disabled"),
+    "truncation": one_of("auto", "disabled"),
     "user": text(512),
     **dict.fromkeys(
         ("access_programs", "context_management", "conversation", "image", "moderation", "prompt",
@@ -117,11 +108,11 @@ PLAIN: dict[str, Check] = {
 """Parameters of ``POST /v1/responses`` that are one value each; source: OpenAI's API reference."""
 SAME = ("prompt_cache_key", "safety_identifier", "service_tier", "temperature", "top_p", "user")
 """Those that a chat has under the same name."""
-TEXT: dict[str, Check] = {"format": mapping, "verbosity": words("low", "medium", "high")}
+TEXT: dict[str, Check] = {"format": mapping, "verbosity": one_of("low", "medium", "high")}
 REASONING: dict[str, Check] = {
-    "effort": words(*EFFORTS),
-    "summary": words(*SUMMARIES),
-    "generate_summary": words(*SUMMARIES),
+    "effort": one_of(*EFFORTS),
+    "summary": one_of(*SUMMARIES),
+    "generate_summary": one_of(*SUMMARIES),
 }
 NESTED = {"text": TEXT, "reasoning": REASONING}
 
@@ -131,13 +122,8 @@ def read_response(body: dict[str, Any]) -> Asked:
 
     Raises `InvalidRequest` with a detail for each field at fault. A field that is null counts as absent.
     """
-    if len(body) > MOST_FIELDS:
-        raise InvalidRequest(f"The body has more than {MOST_FIELDS} fields.")
-    given = {name: value for name, value in body.items() if value is not None}
-    faults = list(_faults(given))
-    if faults:
-        first = faults[0]
-        raise InvalidRequest(f"{first['field']}: {first['message']}", details=faults[:MOST_TOLD])
+    given = given_of(body)
+    refuse(_faults(given))
     given |= {name: _without_nulls(given[name]) for name in NESTED if name in given}
     items, places = _items(given["input"])
     include = given.get("include", ())
@@ -331,7 +317,7 @@ def _shown(value: Any) -> str:
 
 def _choice_faults(choice: Any, tools: list[Any]) -> Iterator[Detail]:
     if isinstance(choice, str):
-        fault = words("none", "auto", "required")(choice)
+        fault = one_of("none", "auto", "required")(choice)
         yield from _told("tool_choice", fault or ("needs tools" if choice == "required" and not tools else None))
         return
     if not isinstance(choice, dict):
@@ -342,7 +328,7 @@ def _choice_faults(choice: Any, tools: list[Any]) -> Iterator[Detail]:
     if choice.get("type") == "function":
         yield from _chosen_faults(choice, "tool_choice", names)
     elif choice.get("type") == "allowed_tools":
-        yield from _field(choice, "mode", "tool_choice", words("auto", "required"), required=False)
+        yield from _field(choice, "mode", "tool_choice", one_of("auto", "required"), required=False)
         allowed = choice.get("tools")
         if not isinstance(allowed, list) or not allowed or len(allowed) > MOST_TOOLS:
             yield from _told("tool_choice.tools", "must be a list of at least one tool")
@@ -428,7 +414,7 @@ def _part_faults(part: Any, where: str, kinds: tuple[str, ...]) -> Iterator[Deta
 
 def _image_faults(part: Mapping[str, Any], where: str) -> Iterator[Detail]:
     yield from _field(part, "file_id", where, unknown_here, required=False)
-    yield from _field(part, "detail", where, words("low", "high", "auto", "original"), required=False)
+    yield from _field(part, "detail", where, one_of("low", "high", "auto", "original"), required=False)
     url = part.get("image_url")
     if not isinstance(url, str) or not _IMAGE.match(url) or LONG(url):
         yield from _told(f"{where}.image_url", "must be an http(s) address or a data URL of an image")

@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from flaskllm.domain.prompt import PromptKind, PromptTemplate
-from flaskllm.errors import Detail, InvalidRequest, invalid
+from flaskllm.errors import Detail, InvalidRequest, invalid, refuse
 from flaskllm.wire.fields import Choice, Text, load
 from flaskllm.wire.openai import PARAMS
 
@@ -89,8 +89,7 @@ def _check_parameters(given: Mapping[str, Any]) -> None:
         fault = PARAMS[name](value) if name in PARAMETERS else f"is not one of {', '.join(PARAMETERS)}"
         if fault:
             faults.append({"field": f"parameters.{name[:80]}", "message": fault})
-    if faults:
-        raise InvalidRequest(f"{faults[0]['field']}: {faults[0]['message']}", details=faults[:20])
+    refuse(faults)
 
 
 def write_templates(templates: Iterable[PromptTemplate]) -> dict[str, Any]:
