@@ -1,4 +1,5 @@
-"""``WEB_CONCURRENCY=1``: a hundred slow streams at once, every third broken off, and nothing left behind."""
+"""``WEB_CONCURRENCY=1``: a hundred slow streams at once, every third broken off, and nothing left behind; hang-ups
+and a shutdown in every dialect."""
 
 from __future__ import annotations
 
@@ -20,6 +21,13 @@ from tests.upstream import RemoteUpstream, faults
 pytestmark = pytest.mark.e2e
 STREAMS = 100
 WORDS = " ".join(f"word{number}" for number in range(30))
+ASKED = [{"role": "user", "content": "slowly"}]
+DIALECTS: dict[str, tuple[dict[str, Any], bytes, bytes]] = {
+    "/v1/chat/completions": ({"messages": ASKED}, b'"content"', b"data: [DONE]"),
+    "/v1/messages": ({"messages": ASKED, "max_tokens": 500}, b"text_delta", b"message_stop"),
+    "/v1/responses": ({"input": "slowly"}, b"output_text.delta\n", b"response.completed"),
+}
+"""By door: what is asked beside the model, what stands in each frame with a word, and what ends a whole answer."""
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +39,8 @@ def gateway(remote_simulator: RemoteUpstream, tmp_path_factory: pytest.TempPathF
 
 
 def read_stream(gateway: Gateway, token: str, *, leave_after: int | None, found: list[str]) -> None:
-    body = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "slowly"}]}).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as sock:
-        sock.sendall(head.encode() + body)
+        sock.sendall(request("/v1/chat/completions", token))
         seen = b""
         while piece := sock.recv(65536):
             seen += piece
@@ -89,32 +92,74 @@ def wait_for_rest(gateway: Gateway, upstream: RemoteUpstream, seconds: float = 3
     raise AssertionError(f"not at rest after {seconds} s: {is_open} open rows, {upstream.stats}")
 
 
+@pytest.mark.parametrize("path", DIALECTS)
+def test_who_hangs_up_at_any_frame_pays_what_was_generated(
+    gateway: Gateway, upstream: RemoteUpstream, path: str
+) -> None:
+    upstream.script(faults.text("one two three four five six") + faults.pace(40), vendor="openai")
+    token = gateway.token()
+    before = rows(gateway.folder, "SELECT count(*) FROM attempts")[0][0]
+    threads = [threading.Thread(target=leave, args=(gateway, token, path, words)) for words in range(7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for_rest(gateway, upstream)
+    settled = rows(gateway.folder, "SELECT state, prompt_tokens, completion_tokens, estimated FROM attempts")[before:]
+    assert settled == [("settled", 1, 6, 0)] * 7
+    assert [row.output for row in upstream.bill] == [6] * 7
+
+
+def leave(gateway: Gateway, token: str, path: str, words: int) -> None:
+    """Read on to this many words, then close the connection; with none, as soon as the first byte is there."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as sock:
+        sock.sendall(request(path, token))
+        seen = b""
+        while not seen or seen.count(DIALECTS[path][1]) < words:
+            piece = sock.recv(65536)
+            assert piece, "the stream ended early"
+            seen += piece
+
+
+def request(path: str, token: str) -> bytes:
+    body = json.dumps({"model": "gpt-4o", "stream": True, **DIALECTS[path][0]}).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 def test_sigterm_ends_every_open_stream_with_an_error_frame_and_an_end(
     remote_simulator: RemoteUpstream, upstream: RemoteUpstream, tmp_path: Path
 ) -> None:
     environment = provider_environment(remote_simulator, "openai")  # type: ignore[arg-type]
     with gunicorn(tmp_path, WEB_CONCURRENCY="1", GRACEFUL_TIMEOUT="8", **environment) as gateway:
         upstream.script(faults.text(WORDS) + faults.pace(1000), vendor="openai")
-        token, seen = gateway.token(), []
-        threads = [threading.Thread(target=read_whole, args=(gateway, token, seen)) for _ in range(10)]
+        token = gateway.token()
+        seen: dict[str, list[bytes]] = {path: [] for path in DIALECTS}
+        threads = [
+            threading.Thread(target=read_whole, args=(gateway, token, path, seen[path])) for path in [*DIALECTS] * 4
+        ]
         for thread in threads:
             thread.start()
         time.sleep(2.5)
         gateway.stop()
         for thread in threads:
             thread.join()
-    assert len(seen) == 10
-    assert all(b'"error"' in one and one.rstrip().endswith(b"data: [DONE]") for one in seen)
+    assert {path: len(found) for path, found in seen.items()} == dict.fromkeys(DIALECTS, 4)
+    for path, (_, word, end) in DIALECTS.items():
+        for one in seen[path]:
+            assert word in one
+            assert one.endswith(b"\r\n0\r\n\r\n"), "the body has no end"
+            assert (end in one) is (path == "/v1/chat/completions")
+            assert b'"error"' in one or b"response.failed" in one
     assert rows(tmp_path, "SELECT count(*) FROM attempts WHERE state = 'reserved'") == [(0,)]
+    assert rows(tmp_path, "SELECT count(*) FROM attempts WHERE completion_tokens = 0") == [(0,)]
+    assert rows(tmp_path, "SELECT count(*) FROM responses") == [(0,)]
 
 
-def read_whole(gateway: Gateway, token: str, seen: list[bytes]) -> None:
-    import http.client
-
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
-    body = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "slowly"}]})
-    connection.request(
-        "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    )
-    seen.append(connection.getresponse().read())
-    connection.close()
+def read_whole(gateway: Gateway, token: str, path: str, seen: list[bytes]) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as sock:
+        sock.sendall(request(path, token))
+        seen.append(b"".join(iter(lambda: sock.recv(65536), b"")))
