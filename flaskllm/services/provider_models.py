@@ -91,7 +91,7 @@ class Shelf:
     def add(self, fields: ModelFields) -> ModelRow:
         """A new row, a shipped one that nobody has touched, or one that was deleted."""
         name = fields["model_id"]
-        row = get_model(self.session, self.provider.id, name, deleted=True)
+        row = self._row(name)
         if row is not None and row.deleted_at is None and row.origin != "shipped":
             raise self._conflict("model_id", f"{self.provider.id} has a model {name!r} already; PUT changes it")
         if row is None:
@@ -139,13 +139,19 @@ class Shelf:
             if row.name not in wanted:
                 self.remove(row)
         self.session.flush()
-        for place, fields in enumerate(models):
-            self.where = f"models[{place}]."
-            there = get_model(self.session, self.provider.id, fields["model_id"])
-            if there is not None:
-                self.change(there, fields)
-            placed = there or self.add(fields)
-            placed.position = place
+        with self.session.no_autoflush:  # else each of hundreds is written alone while everybody's writes wait
+            for place, fields in enumerate(models):
+                self.where = f"models[{place}]."
+                there = self._row(fields["model_id"])
+                if there is None or there.deleted_at is not None:
+                    there = self.add(fields)
+                else:
+                    self.change(there, fields)
+                there.position = place
+
+    def _row(self, name: str) -> ModelRow | None:
+        """The model of this name, a deleted one too."""
+        return next((row for row in self.provider.models if row.name == name), None)
 
     # -- names --------------------------------------------------------------------------------------------------------
 
@@ -155,8 +161,7 @@ class Shelf:
         aliases = fields.get("aliases", row.aliases)
         if row.name in CHOICES:
             raise invalid(f"{self.where}model_id", f"{row.name!r} chooses among models and cannot be the name of one")
-        others = [model for model in live_models(self.provider) if model is not row]
-        taken = {name: f"{self.provider.id}/{model.name}" for model in others for name in (model.name, *model.aliases)}
+        taken = self._taken({row.name, *aliases}, row)
         if row.name in taken:
             raise self._conflict("model_id", f"{row.name!r} is an alias of {taken[row.name]}")
         if not fields.get("aliases"):
@@ -170,6 +175,14 @@ class Shelf:
                 raise invalid(f"{self.where}{where}", "is the model's own name")
             if owner := taken.get(alias) or elsewhere.get(alias):
                 raise self._conflict(where, f"{alias!r} is taken by {owner}")
+
+    def _taken(self, names: set[str], row: ModelRow) -> dict[str, str]:
+        """Which of these another model of this provider bears, each with the one that does (``provider/name``)."""
+        found: dict[str, str] = {}
+        for model in live_models(self.provider):
+            if model is not row and (model.name in names or not names.isdisjoint(model.aliases)):
+                found |= dict.fromkeys(names & {model.name, *model.aliases}, f"{self.provider.id}/{model.name}")
+        return found
 
     def _conflict(self, field: str, message: str) -> Conflict:
         where = f"{self.where}{field}"

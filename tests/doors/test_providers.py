@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from werkzeug.test import TestResponse
 
 from flaskllm.app import create_app
 from flaskllm.config import Settings
+from flaskllm.domain.provider import MOST_MODELS
 from flaskllm.extensions import db
 from flaskllm.services.price_book import TOKEN_FIELDS
 from flaskllm.wire import providers as wire
-from tests.actors import Caller, access_token
+from tests.actors import Caller, access_token, frames
 from tests.conftest import MakeApp, plain_environment, provider_environment
 from tests.upstream import Upstream, faults
 
@@ -813,3 +815,39 @@ def test_a_row_that_seeding_leaves_alone_from_now_on_is_told(admin: Caller, path
     assert (row["before"], row["after"]) == ({"origin": "shipped"}, {"origin": "touched"})
     send(admin, "PUT", path, {})
     assert admin.get("/audit").json["data"][0]["number"] == row["number"]
+
+
+def test_a_list_as_long_as_it_may_be_holds_up_nobody_for_long(admin: Caller, upstream: Upstream) -> None:
+    models = [
+        {"model_id": f"m{number}", "aliases": [f"a{number}-{each}" for each in range(32)]}
+        for number in range(MOST_MODELS)
+    ]
+    began = time.process_time()
+    send(admin, "POST", "/providers", own(upstream, models=models), status=201)
+    send(admin, "PUT", "/providers/vllm", {"models": models[::-1]})
+    assert time.process_time() - began < 6
+    assert [model["model_id"] for model in admin.get("/providers/vllm/models").json][:2] == ["m499", "m498"]
+
+
+@pytest.mark.parametrize("change", [("DELETE", None, 204), ("PUT", {"connection_params": {"timeout_s": 9}}, 200)])
+def test_a_stream_outlives_its_provider(
+    app: Flask, admin: Caller, upstream: Upstream, change: tuple[str, Any, int]
+) -> None:
+    send(admin, "POST", "/providers", own(upstream), status=201)
+    asked = {
+        "model": "vllm/meta-llama/Llama-3",
+        "messages": [{"role": "user", "content": "one two three four five six seven eight nine ten"}],
+        "stream": True,
+    }
+    caller = Caller.on(app)
+    answer = caller.http.post("/v1/chat/completions", json=asked, headers=caller.headers, buffered=False)
+    stream = answer.iter_encoded()
+    first = next(stream)
+    method, body, status = change
+    send(admin, method, "/providers/vllm", body, status=status)
+    if method == "PUT":
+        caller.post("/v1/chat/completions", {**asked, "stream": False})  # by the adapter that takes the other's place
+    assert frames(first + b"".join(stream))[-1] == "[DONE]"
+    answer.close()
+    with app.app_context(), db.engine.connect() as connection:
+        assert set(connection.execute(text("SELECT state FROM attempts")).scalars()) == {"settled"}
