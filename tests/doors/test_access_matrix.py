@@ -222,3 +222,44 @@ def test_what_is_told_to_somebody_is_kept_by_no_cache(
         if route.method == "GET" and expected(root, route) is None:
             answer = knocked(world, root, route, "X-API-Token")
             assert answer.headers["Cache-Control"] == "no-store", route.rule
+
+
+def test_somebody_elses_thing_answers_on_every_route_as_one_that_is_not_there(
+    world: Flask, routes: list[Route], everybody: list[Somebody]
+) -> None:
+    """Promise A3: byte for byte, but for the id that was asked for."""
+    owner, other = Person(world, "owner"), Person(world, "other")
+    things = [
+        owner.token()[0],
+        owner.call("POST", "/llm/chat", {"message": "hello"}).json["data"]["conversation_id"],
+        owner.call("POST", "/v1/responses", {"input": "hello"}).json["id"],
+    ]
+    reads = [(route, thing) for route in by_id(routes) if route.method == "GET" for thing in things]
+    before = [reply(owner, route, thing) for route, thing in reads]
+    assert [status for status, _ in before].count(200) == 4
+    for route in by_id(routes):
+        for thing in things:
+            missing = thing[:-6] + ("000000" if thing[-6:] != "000000" else "111111")
+            found, told = reply(other, route, thing), reply(other, route, missing)
+            assert found == told, (route.method, route.rule)
+            assert found[0] in (400, 404), (route.method, route.rule)
+    assert [reply(owner, route, thing) for route, thing in reads] == before
+
+
+def by_id(routes: list[Route]) -> list[Route]:
+    """Everybody's own routes that take an id."""
+    found = [route for route in routes if "<" in route.rule and route.asks not in ("admin", "metrics")]
+    assert {route.rule.split("<")[0] for route in found} >= {"/api/tokens/", "/llm/conversations/", "/v1/responses/"}
+    return found
+
+
+def reply(who: Person, route: Route, thing: str) -> tuple[int, str]:
+    """Status and body, without the id and without what differs from one request to the next."""
+    headers = {"X-Request-Id": "request-0001", "X-Correlation-Id": "11111111-1111-4111-8111-111111111111"}
+    answer = who.call(
+        route.method,
+        re.sub(r"<[^>]+>", thing, route.rule),
+        None if route.method in ("GET", "DELETE") else {},
+        headers={**headers, "X-User-Id": "u", "X-Client-Id": "c"},
+    )
+    return answer.status_code, answer.text.replace(thing, "ID")
