@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from flaskllm.blueprints._doc import documented, parameter
+from flaskllm.blueprints._doc import PAGE, documented, parameter
 from flaskllm.blueprints._guard import current_actor
 from flaskllm.blueprints._http import (
     json_body,
@@ -26,10 +26,6 @@ from flaskllm.wire import usage as usage_wire
 
 bp = Blueprint("administration", __name__)
 
-PAGE = (
-    parameter("limit", "How many at most", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
-    parameter("after", "Where the page before ended: its `next`"),
-)
 SPAN = (
     parameter("from", "The first day or moment, in ISO 8601; without a zone in UTC"),
     parameter("to", "The last day, or the moment after the last"),

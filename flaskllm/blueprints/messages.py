@@ -11,6 +11,7 @@ from flaskllm.errors import DomainError
 from flaskllm.extensions import services
 from flaskllm.wire import anthropic as wire
 from flaskllm.wire import anthropic_answers as answers
+from flaskllm.wire import anthropic_forms as forms
 
 bp = Blueprint("messages", __name__)
 
@@ -27,7 +28,7 @@ ANY_MODEL = "A model is asked for by name, `provider/name`, alias, tier (`small`
 @bp.post("/messages")
 @documented(
     "Have a model answer, in Anthropic's words",
-    body=wire.MESSAGES,
+    body=forms.MESSAGES,
     answer=answers.MESSAGE,
     headers=[BETA],
     streams=True,
@@ -51,8 +52,8 @@ def create_message() -> Response:
 @bp.post("/messages/count_tokens")
 @documented(
     "Count a prompt's tokens",
-    body=wire.COUNT,
-    answer=wire.COUNTED,
+    body=forms.COUNT,
+    answer=forms.COUNTED,
     headers=[BETA],
     description=f"{ANY_MODEL} Anthropic counts for its own models, for others it is an estimate. It costs nothing.",
     tags=("Anthropic",),

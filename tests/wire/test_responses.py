@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 
 from flaskllm.domain.response import Opaque, lines_of, seal
 from flaskllm.errors import InvalidRequest
-from flaskllm.wire.responses import BODY, read_response
+from flaskllm.wire.response_forms import BODY
+from flaskllm.wire.responses import read_response
 
 FORM = Draft202012Validator(BODY)
 TOOL = {"type": "function", "name": "clock", "parameters": {"type": "object"}}
