@@ -16,7 +16,7 @@ from flaskllm.extensions import db
 from flaskllm.net.egress import PublicSession
 from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
-from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas
+from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas, tidy_log
 from flaskllm.repositories.ledger import apply, sweep_counters
 from flaskllm.repositories.responses import ResponseStore
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault
@@ -285,6 +285,7 @@ class _Wiring:
             Chore("late settlements", 1.0, self.ledger.retry_late),
             Chore("reaper", 10.0, self.ledger.reap),
             Chore("counters", 60.0, lambda: sweep_counters(self.database)),
+            Chore("write-ahead log", 60.0, lambda: tidy_log(self.database)),
             Chore("conversations", 300.0, conversations.sweep),
             Chore("responses", 300.0, responses.sweep),
             Chore("sessions", 300.0, accounts.sweep),

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +180,42 @@ def test_the_bounds_of_a_thread(on_each: Flask, monkeypatch: pytest.MonkeyPatch)
 
 
 # -- what is stored ----------------------------------------------------------------------------------------------------
+
+
+def keep_house(app: Flask) -> None:
+    """Do every chore now, whenever its thread did it last."""
+    housekeeper = app.extensions["flaskllm"].housekeeper
+    housekeeper._due.update(dict.fromkeys(housekeeper._due, 0.0))
+    housekeeper.run_due()
+
+
+def test_what_was_deleted_stands_in_no_file(app: Flask, caller: Caller) -> None:
+    """Not in free pages and not in the write-ahead log either, once that was tidied."""
+    secret = "correct-horse-battery"
+    answer = ask(caller, f"{secret} " * 2000, instructions=secret, user=secret)
+    kept = ask(caller, "kept for good")
+    caller.http.delete(f"{PATH}/{answer['id']}", headers=caller.headers)
+    keep_house(app)
+    with app.app_context():
+        folder = Path(str(db.engine.url.database)).parent
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert b"kept for good" in found["app.db"]
+    assert [name for name, held in found.items() if secret.encode() in held] == []
+    assert caller.get(f"{PATH}/{kept['id']}").json["id"] == kept["id"]
+
+
+def test_a_log_that_somebody_reads_is_tidied_later(app: Flask, caller: Caller) -> None:
+    """Without waiting: writers would wait too."""
+    ask(caller, "hello")
+    with app.app_context(), db.engine.connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        assert reader.execute(text("SELECT count(*) FROM responses")).scalar() == 1
+        ask(caller, "hello")
+        begun = time.monotonic()
+        keep_house(app)
+        assert time.monotonic() - begun < 1
+    ask(caller, "hello")
+    assert stored(app) == 3
 
 
 def test_store_false_leaves_nothing_behind(app: Flask, caller: Caller) -> None:
