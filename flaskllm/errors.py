@@ -13,7 +13,8 @@
     ├── NotFound                     404  not_found
     ├── MethodNotAllowed             405  method_not_allowed
     ├── Conflict                     409  conflict
-    │   └── IdempotencyConflict      409  idempotency_conflict
+    │   ├── IdempotencyConflict      409  idempotency_conflict
+    │   └── StillRunning             409  conflict         (an invitation to ask again)
     ├── PayloadTooLarge              413  payload_too_large
     ├── UnsupportedMediaType         415  unsupported_media_type
     ├── RateLimited                  429  rate_limited
@@ -156,6 +157,12 @@ class Conflict(DomainError):
 
 class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
+
+
+class StillRunning(Conflict):
+    """The same request is being answered for somebody who sent it before."""
+
+    retryable = True
 
 
 class PayloadTooLarge(DomainError):

@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flaskllm.config import Secret, Settings
 from flaskllm.extensions import db
 from flaskllm.net.egress import PublicSession
+from flaskllm.repositories.answers import AnswerStore
 from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas, tidy_log
@@ -32,6 +33,7 @@ from flaskllm.services.conversations import ConversationService
 from flaskllm.services.external_calls import ExternalCallService
 from flaskllm.services.health import HealthService
 from flaskllm.services.housekeeper import Chore, Housekeeper
+from flaskllm.services.idempotency import Idempotency
 from flaskllm.services.images import ImageInliner
 from flaskllm.services.key_ring import KeyRing
 from flaskllm.services.ledger import Ledger
@@ -180,7 +182,9 @@ class _Wiring:
         responses = ResponseService(ResponseStore(self.database), chat)
         accounts = self._accounts()
         templates = TemplateService(self.database, self.audit)
-        housekeeper = Housekeeper(self._chores(conversations, responses, accounts), threads=self.threads)
+        idempotency = Idempotency(AnswerStore(self.database), threads=self.threads)
+        chores = [*self._chores(conversations, responses, accounts), *_chores_of(idempotency)]
+        housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
         return Services(
             accounts=accounts,
@@ -198,6 +202,7 @@ class _Wiring:
             responses=responses,
             conversations=ConversationService(conversations, chat, window=chat.window, providers=chat.providers),
             prompts=PromptService(chat, templates),
+            idempotency=idempotency,
             templates=templates,
             usage=self.usage,
             audit=self.audit,
@@ -290,6 +295,13 @@ class _Wiring:
             Chore("responses", 300.0, responses.sweep),
             Chore("sessions", 300.0, accounts.sweep),
         ]
+
+
+def _chores_of(idempotency: Idempotency) -> list[Chore]:
+    return [
+        Chore("idempotency leases", 10.0, idempotency.renew),
+        Chore("idempotent answers", 60.0, idempotency.sweep),
+    ]
 
 
 def _revealed(secrets: tuple[Secret, ...]) -> list[str]:

@@ -20,8 +20,9 @@ ALLOWED = (
 EXPOSED = (
     "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id", "client_id", "X-FlaskLLM-Error",
     "X-FlaskLLM-Provider", "X-FlaskLLM-Model",
-    "X-FlaskLLM-Cost", "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts", "X-FlaskLLM-Dropped-Params", "Retry-After",
-    "x-should-retry", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+    "X-FlaskLLM-Cost", "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts", "X-FlaskLLM-Dropped-Params",
+    "Idempotency-Replayed", "Retry-After", "x-should-retry",
+    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
 )  # fmt: skip
 """What a page may send, and what it may read (``docs/api.md``, "Who is calling")."""

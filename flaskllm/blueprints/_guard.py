@@ -96,7 +96,7 @@ def _body_token() -> str | None:
     if token is not None and not isinstance(token, str):
         raise invalid("api_token", "must be a string")
     if token:
-        g.simple_body = body
+        g.body = body
     return token
 
 

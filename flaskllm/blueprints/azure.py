@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from flaskllm.blueprints import openai
 from flaskllm.blueprints._doc import documented, parameter
 from flaskllm.blueprints._http import query
+from flaskllm.blueprints._once import once
 from flaskllm.wire import embeddings as embeddings_wire
 from flaskllm.wire import images as images_wire
 from flaskllm.wire import openai as wire
@@ -23,18 +24,21 @@ def _said(summary: str, **more: Any) -> Any:
 
 @bp.post("/<path:deployment>/chat/completions")
 @_said("Have a model answer a chat (Azure's path)", body=wire.CHAT, answer=wire.COMPLETION, streams=True)
+@once
 def create_chat_completion(deployment: str) -> Response:
     return openai.answer_chat(_alone(deployment))
 
 
 @bp.post("/<path:deployment>/embeddings")
 @_said("Turn texts into vectors (Azure's path)", body=embeddings_wire.EMBEDDINGS, answer=embeddings_wire.VECTORS)
+@once
 def create_embeddings(deployment: str) -> Response:
     return openai.answer_embeddings(_alone(deployment))
 
 
 @bp.post("/<path:deployment>/images/generations")
 @_said("Draw images (Azure's path)", body=images_wire.DRAW, answer=images_wire.DRAWN)
+@once
 def create_images(deployment: str) -> Response:
     return openai.answer_images(_alone(deployment))
 

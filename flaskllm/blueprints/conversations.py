@@ -8,6 +8,7 @@ from flaskllm.blueprints._calls import call_headers, new_call, stream_response
 from flaskllm.blueprints._doc import PAGE, documented, parameter
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response, no_content, page, query, success
+from flaskllm.blueprints._once import once
 from flaskllm.domain.conversation import MOST_SEARCH, read_cursor
 from flaskllm.extensions import services
 from flaskllm.wire import conversations as wire
@@ -24,6 +25,7 @@ bp = Blueprint("conversations", __name__)
     errors=(409,),
     description="Streamed, the events are `delta` `{text}`, `done` with the data, `error`.",
 )
+@once
 def chat() -> Response:
     said = wire.read_message(json_body())
     call = new_call("conversations")

@@ -19,6 +19,7 @@ from flaskllm.blueprints._doc import Doc, documented
 from flaskllm.blueprints._errors import dialect
 from flaskllm.blueprints._examples import BODIES, PATHS
 from flaskllm.blueprints._guard import Policy, admin_only, metrics_reader, open_to_all
+from flaskllm.blueprints._once import HEADER as KEY_HEADER
 from flaskllm.version import VERSION
 from flaskllm.wire.shapes import STRING
 
@@ -205,6 +206,7 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
     from flaskllm.wire.openapi import Operation
 
     blueprint = rule.endpoint.partition(".")[0]
+    takes_a_key = hasattr(app.view_functions[rule.endpoint], "takes_a_key")
     calls_a_model = method == "POST" and getattr(policy, "scope", None) in MODEL_SCOPES
     return Operation(
         path=_PARAMETER.sub(r"{\1}", rule.rule),
@@ -215,13 +217,13 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
         family=next(iter(told.tags), None) or FAMILY_OF.get(blueprint, "Operations"),
         dialect=dialect(rule.rule),
         security=_security(app, rule, policy) if told.security is None else told.security,
-        parameters=(*_path_parameters(rule), *told.query, *told.headers),
+        parameters=(*_path_parameters(rule), *told.query, *told.headers, *([KEY_HEADER] if takes_a_key else [])),
         body=told.body,
         body_media=told.body_media,
         example=BODIES.get(rule.endpoint),
         body_required=told.body_required,
         answers=_answers(told),
-        errors=_errors(rule, told, policy, calls_a_model=calls_a_model),
+        errors=_errors(rule, told, policy, calls_a_model=calls_a_model, takes_a_key=takes_a_key),
         model_call=calls_a_model,
     )
 
@@ -241,7 +243,7 @@ def _answers(told: Doc) -> dict[int, dict[str, Any]]:
     return {told.status: media} | {status: {"application/json": form} for status, form in told.also.items()}
 
 
-def _errors(rule: Rule, told: Doc, policy: Policy, *, calls_a_model: bool) -> list[int]:
+def _errors(rule: Rule, told: Doc, policy: Policy, *, calls_a_model: bool, takes_a_key: bool) -> list[int]:
     """What may go wrong here, by guard, path and body, besides what the view says of itself."""
     found = {400, 500, 503, *told.errors}
     if policy is not open_to_all:
@@ -250,6 +252,8 @@ def _errors(rule: Rule, told: Doc, policy: Policy, *, calls_a_model: bool) -> li
         found.add(404)
     if told.body is not None:
         found |= {413, 415}
+    if takes_a_key:
+        found.add(409)
     if calls_a_model:
         found |= set(MODEL_ERRORS)
     return sorted(found - set(told.never) - {told.status})

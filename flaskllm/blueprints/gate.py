@@ -10,6 +10,7 @@ from flaskllm.blueprints._claims import require_claims
 from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
+from flaskllm.blueprints._once import once
 from flaskllm.extensions import services
 from flaskllm.version import VERSION
 from flaskllm.wire import gate as wire
@@ -56,6 +57,7 @@ def list_providers() -> Response:
 
 @bp.post("/chat")
 @documented("Ask a model", body=wire.ChatSchema(), answer=wire.CHAT, headers=CLAIMS)
+@once
 def chat() -> Response:
     answer = services.chat.complete(wire.read_chat(json_body()), new_call("gate"))
     return answer_response(orjson.dumps(wire.write_answer(answer)), answer)
@@ -63,6 +65,7 @@ def chat() -> Response:
 
 @bp.post("/images/generations")
 @documented("Draw an image", body=wire.ImageSchema(), answer=wire.IMAGES, headers=CLAIMS)
+@once
 def create_images() -> Response:
     answer = services.chat.create_images(wire.read_images(json_body()), new_call("gate"))
     return answer_response(orjson.dumps(wire.write_images(answer.result)), answer)
@@ -70,6 +73,7 @@ def create_images() -> Response:
 
 @bp.post("/embeddings")
 @documented("Embed texts", body=wire.EmbedSchema(), answer=wire.EMBEDDINGS, headers=CLAIMS)
+@once
 def create_embeddings() -> Response:
     answer = services.chat.embed(wire.read_embeddings(json_body()), new_call("gate"))
     return answer_response(orjson.dumps(wire.write_embeddings(answer.result, answer.usage)), answer)

@@ -7,6 +7,7 @@ from flask import Blueprint, Response, g, request
 from flaskllm.blueprints._calls import answer_response, new_call, stream_response
 from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._http import json_body, json_response
+from flaskllm.blueprints._once import once
 from flaskllm.errors import DomainError
 from flaskllm.extensions import services
 from flaskllm.wire import anthropic as wire
@@ -35,6 +36,7 @@ ANY_MODEL = "A model is asked for by name, `provider/name`, alias, tier (`small`
     description=ANY_MODEL,
     tags=("Anthropic",),
 )
+@once
 def create_message() -> Response:
     asked = wire.read_messages(json_body(), betas=request.headers.get("anthropic-beta"))
     call = new_call("messages", metadata=asked.chat.metadata)

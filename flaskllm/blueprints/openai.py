@@ -8,6 +8,7 @@ from flaskllm.blueprints._calls import answer_response, new_call, stream_respons
 from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
+from flaskllm.blueprints._once import once
 from flaskllm.errors import NotFound
 from flaskllm.extensions import services
 from flaskllm.wire import embeddings as embeddings_wire
@@ -27,6 +28,7 @@ bp = Blueprint("openai", __name__)
     errors=(409,),
     description="A model is asked for by name, `provider/name`, alias, tier (`small`, `medium`, `large`) or `auto`.",
 )
+@once
 def create_chat_completion() -> Response:
     return answer_chat()
 
@@ -44,6 +46,7 @@ def answer_chat(model: str | None = None) -> Response:
 
 @bp.post("/embeddings")
 @documented("Turn texts into vectors", body=embeddings_wire.EMBEDDINGS, answer=embeddings_wire.VECTORS)
+@once
 def create_embeddings() -> Response:
     return answer_embeddings()
 
@@ -56,6 +59,7 @@ def answer_embeddings(model: str | None = None) -> Response:
 
 @bp.post("/images/generations")
 @documented("Draw images", body=images_wire.DRAW, answer=images_wire.DRAWN)
+@once
 def create_images() -> Response:
     return answer_images()
 

@@ -9,6 +9,7 @@ from flaskllm.blueprints._calls import answer_response, new_call, stream_respons
 from flaskllm.blueprints._doc import documented, parameter
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
+from flaskllm.blueprints._once import once
 from flaskllm.extensions import services
 from flaskllm.wire import response_answers as answers
 from flaskllm.wire import responses as wire
@@ -30,6 +31,7 @@ ITEMS_QUERY = (
 
 @bp.post("/responses")
 @documented("Have a model answer", body=BODY, answer=answers.RESPONSE, streams=True, errors=(404, 409))
+@once
 def create_response() -> Response:
     asked = wire.read_response(json_body())
     call = new_call("responses", metadata=asked.request.metadata)

@@ -8,6 +8,7 @@ from flaskllm.blueprints._calls import call_headers, new_call
 from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._http import json_body, json_response
+from flaskllm.blueprints._once import once
 from flaskllm.errors import ProviderTimeout
 from flaskllm.extensions import services
 from flaskllm.version import VERSION
@@ -24,6 +25,7 @@ bp = Blueprint("webhook", __name__)
     errors=(409,),
     never=(504,),
 )
+@once
 def process_prompt() -> Response:
     ask = wire.read_prompt(json_body(), longest=current_app.config["MAX_PROMPT_LENGTH"])
     call = new_call("webhook", metadata=wire.write_metadata(ask))

@@ -1,7 +1,8 @@
-"""What the orchestrator gives back: the answer, and what is to be told about it."""
+"""What the orchestrator gives back, the answer and what is to be told about it; and an answer as it went out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -45,3 +46,12 @@ class Answer(Told[ChatResult]):
     @property
     def model(self) -> str:
         return self.result.model or self.candidate.model.name
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer as it went out; ``body`` is None where it was too large to be kept."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None

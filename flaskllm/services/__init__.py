@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flaskllm.services.external_calls import ExternalCallService
     from flaskllm.services.health import HealthService
     from flaskllm.services.housekeeper import Housekeeper
+    from flaskllm.services.idempotency import Idempotency
     from flaskllm.services.ledger import Ledger
     from flaskllm.services.limits import Limits
     from flaskllm.services.metrics import Metrics
@@ -48,6 +49,7 @@ class Services:
     conversations: ConversationService
     responses: ResponseService
     prompts: PromptService
+    idempotency: Idempotency
     templates: TemplateService
     usage: UsageService
     audit: AuditTrail

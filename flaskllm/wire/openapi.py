@@ -283,7 +283,10 @@ HEADERS: dict[str, Any] = {
     "X-FlaskLLM-Provider": _header("The provider that answered", STRING),
     "X-FlaskLLM-Model": _header("The model that answered, as the provider calls it", STRING),
     "X-FlaskLLM-Cost": _header("US dollars, where a price is known", {"type": "number", "minimum": 0}),
-    "X-FlaskLLM-Cache": _header("Whether the answer was at hand already", STRING),
+    "X-FlaskLLM-Cache": _header("Whether the answer was at hand already: `hit`, or `none`", STRING),
+    "Idempotency-Replayed": _header(
+        "`true` where this `Idempotency-Key` was answered before", one_of("true")
+    ),
     "X-FlaskLLM-Attempts": _header("Calls that it took", {"type": "integer", "minimum": 0}),
     "X-FlaskLLM-Dropped-Params": _header("Parameters that were left out or changed", STRING),
     **{
@@ -296,11 +299,11 @@ COMMON_HEADERS = ("X-Request-Id",)
 MODEL_HEADERS = (
     *(name for name in HEADERS if name.startswith("x-ratelimit")),
     "X-FlaskLLM-Provider", "X-FlaskLLM-Model", "X-FlaskLLM-Cost", "X-FlaskLLM-Cache", "X-FlaskLLM-Attempts",
-    "X-FlaskLLM-Dropped-Params",
+    "X-FlaskLLM-Dropped-Params", "Idempotency-Replayed",
 )  # fmt: skip
 ERROR_HEADERS = {
     401: ("X-FlaskLLM-Error", "WWW-Authenticate"),
-    409: ("X-FlaskLLM-Error", "Retry-After"),
+    409: ("X-FlaskLLM-Error", "Retry-After", "x-should-retry"),
     429: ("X-FlaskLLM-Error", "Retry-After", "x-should-retry"),
     503: ("X-FlaskLLM-Error", "Retry-After"),
 }
