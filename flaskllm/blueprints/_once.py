@@ -45,10 +45,11 @@ def once(view: View) -> View:
     def answer(*args: Any, **named: Any) -> Response:
         if NAME not in request.headers:
             return view(*args, **named)
+        key = _key()
         g.body = body = json_body()
         if body.get("stream") is True:
             return view(*args, **named)
-        got = services.idempotency.begin(current_principal(), _key(), path=request.path, body=body)
+        got = services.idempotency.begin(current_principal(), key, place=_place(), body=body)
         if isinstance(got, KeptAnswer):
             return _replay(got)
         try:
@@ -70,6 +71,11 @@ def _key() -> str:
     if not _KEY.fullmatch(key):
         raise invalid(NAME, "must have 1 to 255 printable ASCII characters")
     return key
+
+
+def _place() -> str:
+    """What is asked beside the body: the path, and what Anthropic's clients say in a header."""
+    return f"{request.path} {request.headers.get('anthropic-beta', '')}"
 
 
 def _kept(response: Response) -> KeptAnswer:

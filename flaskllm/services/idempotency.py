@@ -30,19 +30,21 @@ LARGEST = 64 * 1024 * 1024
 class Idempotency:
     """Keys of callers and what was answered under each. A key belongs to the token, or to the user of a JWT."""
 
-    def __init__(self, store: AnswerStore, *, threads: bool) -> None:
+    def __init__(self, store: AnswerStore, *, threads: bool, largest: int = LARGEST) -> None:
         self._store = store
+        self._largest = largest
         self._lease_s = LEASE_S if threads else LEASE_UNRENEWED_S
         self._running: set[Claim] = set()
         self._lock = threading.Lock()
 
-    def begin(self, principal: Principal, key: str, *, path: str, body: Mapping[str, Any]) -> Claim | KeptAnswer:
+    def begin(self, principal: Principal, key: str, *, place: str, body: Mapping[str, Any]) -> Claim | KeptAnswer:
         """The right to answer, which has to be given back by `keep` or `give_up`; or the answer that there is.
 
-        Raises `IdempotencyConflict` where the key stands for another body or path, `StillRunning` where the first
-        request has not been answered yet, `Conflict` where its answer was too large to be kept.
+        Raises `IdempotencyConflict` where the key stands for another body or place, `StillRunning` where the first
+        request has not been answered yet, `Conflict` where its answer was too large to be kept. ``place``: where the body
+        was sent to, and what else makes it another request.
         """
-        question = _hash(path, json.dumps(body, sort_keys=True, separators=(",", ":")))
+        question = _hash(place, json.dumps(body, sort_keys=True, separators=(",", ":")))
         name = _hash("idempotency", principal.subject, key)
         got = self._store.claim(name, question, lease_s=self._lease_s, kept_s=KEPT_S)
         if isinstance(got, Found):
@@ -54,7 +56,7 @@ class Idempotency:
     def keep(self, claim: Claim, answer: KeptAnswer) -> None:
         """Give the right back with the answer. A database that is away costs the caller nothing of it."""
         self._forget(claim)
-        if answer.body is not None and len(answer.body) > LARGEST:
+        if answer.body is not None and len(answer.body) > self._largest:
             answer = KeptAnswer(answer.status, answer.headers, None)
         try:
             if not self._store.keep(claim, answer):

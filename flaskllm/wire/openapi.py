@@ -284,9 +284,7 @@ HEADERS: dict[str, Any] = {
     "X-FlaskLLM-Model": _header("The model that answered, as the provider calls it", STRING),
     "X-FlaskLLM-Cost": _header("US dollars, where a price is known", {"type": "number", "minimum": 0}),
     "X-FlaskLLM-Cache": _header("Whether the answer was at hand already: `hit`, or `none`", STRING),
-    "Idempotency-Replayed": _header(
-        "`true` where this `Idempotency-Key` was answered before", one_of("true")
-    ),
+    "Idempotency-Replayed": _header("`true` where this `Idempotency-Key` was answered before", one_of("true")),
     "X-FlaskLLM-Attempts": _header("Calls that it took", {"type": "integer", "minimum": 0}),
     "X-FlaskLLM-Dropped-Params": _header("Parameters that were left out or changed", STRING),
     **{

@@ -13,7 +13,6 @@ from werkzeug.test import TestResponse
 
 from flaskllm.extensions import db
 from flaskllm.models.types import now
-from flaskllm.services.idempotency import LARGEST
 from tests.actors import Caller, access_token, frames
 from tests.conftest import MakeApp, provider_environment
 from tests.upstream import Upstream, faults
@@ -21,7 +20,7 @@ from tests.upstream import Upstream, faults
 HELLO = [{"role": "user", "content": "hello"}]
 CHAT = {"model": "gpt-4o", "messages": HELLO}
 TEXTS = {"model": "openai/text-embedding-3-small", "input": "hello"}
-PICTURE = {"model": "openai/gpt-image-1", "prompt": "a kite"}
+PICTURE = {"model": "openai/gpt-image-1-mini", "prompt": "a kite"}
 THREE = {"X-Correlation-Id": "7f1f8a3c-3c0e-4a9e-9a51-7a1f3a2b4c5d", "X-User-Id": "ana", "X-Client-Id": "app"}
 DOORS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", CHAT),
@@ -31,14 +30,14 @@ DOORS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/images/generations", PICTURE),
     ("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21", {"messages": HELLO}),
     ("/openai/deployments/openai/text-embedding-3-small/embeddings", {"input": "hello"}),
-    ("/openai/deployments/openai/gpt-image-1/images/generations", {"prompt": "a kite"}),
+    ("/openai/deployments/openai/gpt-image-1-mini/images/generations", {"prompt": "a kite"}),
     ("/api/v1/webhook", {"prompt": "hello", "model": "gpt-4o"}),
     ("/llm/chat", {"message": "hello", "model": "gpt-4o"}),
-    ("/llm-gate/v1/chat", {"provider": "openai", "model": "gpt-4o", "prompt": {"messages": HELLO}}),
-    ("/llm-gate/v1/embeddings", {"provider": "openai", "model": "text-embedding-3-small", "input": "hello"}),
+    ("/llm-gate/v1/chat", {"provider": {"model": {"name": "gpt-4o"}}, "prompt": {"messages": HELLO}}),
+    ("/llm-gate/v1/embeddings", {"provider": {"model": {"name": "text-embedding-3-small"}}, "input": "hello"}),
     (
         "/llm-gate/v1/images/generations",
-        {"provider": "openai", "model": "gpt-image-1", "prompt": {"message": "a kite"}},
+        {"provider": {"model": {"name": "gpt-image-1-mini"}}, "prompt": {"message": "a kite"}},
     ),
 ]
 
@@ -132,11 +131,11 @@ def test_a_key_belongs_to_the_user_of_a_session(openai: Flask, upstream: Upstrea
 
 
 def test_who_lost_the_right_is_not_answered_from_the_store(openai: Flask) -> None:
+    tokens = openai.extensions["flaskllm"].tokens
     caller = Caller.on(openai)
     ask(caller)
-    change(openai, "UPDATE tokens SET revoked_at = :then", then=now().replace(tzinfo=None) - timedelta(hours=1))
-    openai.extensions["flaskllm"].tokens.forget() if hasattr(openai.extensions["flaskllm"].tokens, "forget") else None
-    assert ask(caller, status=401)
+    tokens.revoke_any(tokens.identify(caller.token).token_id)
+    assert "Idempotency-Replayed" not in ask(caller, status=401).headers
 
 
 @pytest.mark.parametrize("key", ["", " ", "é", "a\tb", "k" * 256])
@@ -150,6 +149,14 @@ def test_the_longest_key_is_taken(openai: Flask) -> None:
     caller = Caller.on(openai)
     ask(caller, "k" * 255)
     assert "Idempotency-Replayed" in ask(caller, "k" * 255).headers
+
+
+def test_a_beta_of_anthropics_is_part_of_the_request(openai: Flask) -> None:
+    caller = Caller.on(openai)
+    body, key = {**CHAT, "max_tokens": 50}, {"Idempotency-Key": "k"}
+    caller.post("/v1/messages", body, headers=key)
+    refused = caller.post("/v1/messages", body, headers={**key, "anthropic-beta": "some-2026"}, status=409)
+    assert refused.headers["X-FlaskLLM-Error"] == "idempotency_conflict"
 
 
 def test_a_stream_takes_no_notice_of_it(openai: Flask, upstream: Upstream) -> None:
@@ -238,24 +245,21 @@ def test_after_a_day_it_is_gone(openai: Flask, upstream: Upstream) -> None:
 
 
 def test_what_is_kept_is_kept_for_a_day_without_key_or_question(openai: Flask) -> None:
-    ask(Caller.on(openai), "my-own-name", body={"model": "gpt-4o", "messages": [{"role": "user", "content": "x-marks"}]})
+    asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x-marks"}]}
+    ask(Caller.on(openai), "my-own-name", body=asked)
     with openai.app_context(), db.engine.connect() as connection:
         row = connection.execute(text("SELECT * FROM answers")).mappings().one()
     said = str({name: value for name, value in row.items() if name != "body"})
     assert "my-own-name" not in said
     assert "x-marks" not in said
-    left = openai.extensions["flaskllm"].idempotency
-    assert left.sweep() == 0
+    assert openai.extensions["flaskllm"].idempotency.sweep() == 0
     assert str(row["expires_at"])[:10] == str((now() + timedelta(days=1)).date())
 
 
-def test_an_answer_too_large_to_keep_is_given_once_and_then_told_of(
-    openai: Flask, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert LARGEST > 1024
-    monkeypatch.setattr("flaskllm.services.idempotency.LARGEST", 10)
+def test_of_an_answer_that_was_too_large_to_keep_it_is_told(openai: Flask, upstream: Upstream) -> None:
     caller = Caller.on(openai)
     ask(caller)
+    change(openai, "UPDATE answers SET body = NULL")
     refused = ask(caller, status=409)
     assert "too large" in refused.json["error"]["message"]
     assert refused.headers["x-should-retry"] == "false"
