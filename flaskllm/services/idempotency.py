@@ -41,8 +41,8 @@ class Idempotency:
         """The right to answer, which has to be given back by `keep` or `give_up`; or the answer that there is.
 
         Raises `IdempotencyConflict` where the key stands for another body or place, `StillRunning` where the first
-        request has not been answered yet, `Conflict` where its answer was too large to be kept. ``place``: where the body
-        was sent to, and what else makes it another request.
+        request has not been answered yet, `Conflict` where its answer was too large to be kept. ``place``: where the
+        body was sent to, and what else makes it another request.
         """
         question = _hash(place, json.dumps(body, sort_keys=True, separators=(",", ":")))
         name = _hash("idempotency", principal.subject, key)
