@@ -74,8 +74,8 @@ def _key() -> str:
 
 
 def _place() -> str:
-    """What is asked beside the body: the path, and what Anthropic's clients say in a header."""
-    return f"{request.path} {request.headers.get('anthropic-beta', '')}"
+    """What is asked beside the body: path and query, and what Anthropic's clients say in a header."""
+    return f"{request.full_path} {request.headers.get('anthropic-beta', '')}"
 
 
 def _kept(response: Response) -> KeptAnswer:
