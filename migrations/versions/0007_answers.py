@@ -1,7 +1,7 @@
 """answers: what a repeated request with the same Idempotency-Key is given
 
 Revision ID: 0007
-Revises: 0006
+Revises: 0009
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from alembic import op
 from flaskllm.models.types import JsonText, UtcDateTime
 
 revision = "0007"
-down_revision = "0006"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
