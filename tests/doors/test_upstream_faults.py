@@ -203,3 +203,33 @@ def test_a_failure_after_the_first_ping_is_an_event(make_app, upstream, fault, c
     assert name == "error"
     check_error(told, response, code)
     check_books(app, caller, conversations=0)
+
+
+MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
+    "embeddings": ("/v1/embeddings", {"model": "azure_openai/text-embedding-ada-002", "input": ["hi", "there"]}),
+    "images": ("/v1/images/generations", {"model": "azure_openai/dall-e-2", "prompt": "hi", "n": 2}),
+}
+"""By door: its path, and what is asked of it."""
+SHOWS_NO_MEDIA = ("no UTF-8", "no choices", "21 MB")
+"""Faults in words and choices, which vectors and pictures do not have."""
+
+
+@pytest.mark.parametrize("path, body", MEDIA.values(), ids=MEDIA)
+@every({name: told for name, told in PLAIN.items() if name not in SHOWS_NO_MEDIA}, "fault, status, code")
+def test_vectors_and_pictures_are_told_in_openais_words(make_app, upstream, path, body, fault, status, code):
+    patience = "0.5" if code == TIMEOUT else "10"
+    app = make_app(REQUEST_TIMEOUT=patience, **provider_environment(upstream, "azure_openai"))
+    caller = Caller.on(app, budget={"amount": 10, "period": "day"})
+    upstream.script(fault)
+    response = caller.post(path, body, status=status)
+    assert set(response.json) == {"error"}
+    assert set(response.json["error"]) == {"message", "type", "param", "code"}
+    assert response.json["error"]["code"] == response.headers["X-FlaskLLM-Error"] == code
+    assert not any(never in response.get_data(as_text=True) for never in NEVER_TOLD)
+    upstream.wait_idle()
+    with app.app_context(), db.engine.connect() as connection:
+        attempts = connection.execute(text("SELECT state, cost, reserved FROM attempts")).all()
+        budgets = connection.execute(text("SELECT spent, reserved FROM budgets")).all()
+    assert len(attempts) == len(upstream.bill), "each call to the provider has a row"
+    assert {(state, cost) for state, cost, reserved in attempts} <= {("released", 0), ("settled", attempts[0].reserved)}
+    assert [tuple(one) for one in budgets] == [(sum(one.cost for one in attempts), 0)]
