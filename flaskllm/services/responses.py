@@ -22,7 +22,6 @@ from flaskllm.domain.response import (
     Asked,
     Item,
     Line,
-    Output,
     Response,
     Step,
     in_our_names,
@@ -33,8 +32,8 @@ from flaskllm.domain.response import (
     new_response_id,
     newest,
     response_of,
-    usage_of,
 )
+from flaskllm.domain.response_output import Output, usage_of
 from flaskllm.domain.text import holdable
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import ContextLengthExceeded, Detail, DomainError, InvalidRequest, NotFound, invalid
@@ -54,6 +53,7 @@ RESERVE = 1_024
 """Tokens kept for the answer where the caller names no bound."""
 MOST_SWEEPS = 20
 OPAQUE = "encrypted_content"
+PREVIOUS = "previous_response_id"
 
 Told = TypeVar("Told", Answer, ChatStream)
 
@@ -104,7 +104,7 @@ class ResponseService:
         owner_id = call.principal.user_id
         thread = self._thread(asked, owner_id)
         items = self._recalled(asked, owner_id)
-        before = [("previous_response_id", item) for item in thread.items]
+        before = [(PREVIOUS, item) for item in thread.items]
         told = [*before, *zip(asked.places, items, strict=True)]
         lines = lines_of(told)
         head = [Line({"role": "system", "content": asked.instructions}, "instructions")] if asked.instructions else []
@@ -122,10 +122,10 @@ class ResponseService:
             thread = self._store.thread(owner_id, _known(asked.previous_id), **bounds)
         except NotFound:
             what = "is no response of yours, or one before it is gone"
-            raise NotFound(f"previous_response_id: {what}", details=[_at("previous_response_id", what)]) from None
+            raise NotFound(f"{PREVIOUS}: {what}", details=[Detail(field=PREVIOUS, message=what)]) from None
         if not thread.is_whole and not asked.cuts:
             what = f"has more than {MOST_DEPTH} responses or {MOST_SIZE} characters before it; send truncation: auto"
-            raise ContextLengthExceeded(what, details=[_at("previous_response_id", what)])
+            raise ContextLengthExceeded(what, details=[Detail(field=PREVIOUS, message=what)])
         return thread
 
     def _recalled(self, asked: Asked, owner_id: str) -> list[Item]:
@@ -173,10 +173,6 @@ class ResponseService:
             if swept < SWEEP:
                 break
         return gone
-
-
-def _at(field: str, message: str) -> Detail:
-    return {"field": field, "message": message}
 
 
 def _known(response_id: str) -> str:

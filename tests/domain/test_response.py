@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flaskllm.domain.response import Line, Opaque, Output, lines_of, new_response_id, newest, response_of, seal, unseal
+from flaskllm.domain.response import Line, Opaque, lines_of, new_response_id, newest, response_of, seal, unseal
+from flaskllm.domain.response_output import Output
 
 HALF = seal(Opaque("p", signature="\ud800"))
 GOOGLE = {"google": {"thought_signature": "signed"}}
