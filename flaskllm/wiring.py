@@ -61,7 +61,7 @@ KEPT_FOR_OTHERS = 16
 DRAINS_END_S = 3.0
 """For what is still read on when a process ends: it is cut and settled by estimate, which takes a moment."""
 REDIS_SECONDS = 0.25
-"""What a request pays at the most for a Redis that hangs (``docs/promises.md`` R2)."""
+"""What a request pays at the most for a Redis that hangs (``docs/promises.md``)."""
 
 
 def flask_config(settings: Settings) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def flask_config(settings: Settings) -> dict[str, Any]:
 
 
 def _engine_options(settings: Settings) -> dict[str, Any]:
-    """A pool that gives up rather than waits, and statements that end (``docs/promises.md`` R3, R4)."""
+    """A pool that gives up rather than waits, and statements that end (``docs/promises.md``)."""
     if settings.database_url.startswith("sqlite"):
         return {"connect_args": {"timeout": STATEMENT_MS / 1000}}
     # A server that is cut off answers no more: its connection is given up, not waited for (libpq, in milliseconds).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,15 @@ def _dispose(app: Flask) -> None:
     with app.app_context():
         db.session.remove()
         db.engine.dispose()
+
+
+@pytest.fixture
+def drained(make_app: MakeApp) -> Iterator[None]:
+    """Abandoned streams are read on in threads of their own; they end before the gateway does."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "drain":
+            thread.join(10)
 
 
 @pytest.fixture

@@ -93,9 +93,6 @@ class Price:
         return self.output if bucket in OUTPUTS else self.input
 
 
-FREE = Price(input=0, output=0, version="free")
-
-
 def per_million(dollars: Decimal | float | int | str) -> int:
     """Dollars for a million tokens as our integer. Raises `ValueError` for what is no such amount.
 

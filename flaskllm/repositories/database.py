@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -14,7 +14,7 @@ from flaskllm.errors import Unavailable
 
 RETRY_AFTER = 2.0
 STATEMENT_MS = 2000
-"""A statement's time-out (``docs/promises.md`` R4)."""
+"""A statement's time-out (``docs/promises.md``)."""
 
 
 class Database:
@@ -38,6 +38,11 @@ class Database:
         """A session for queries alone."""
         with _unavailable(), self._sessions() as session:
             yield session
+
+    def ping(self) -> None:
+        """Raises `Unavailable` where the database does not answer."""
+        with self.reading() as session:
+            session.execute(text("SELECT 1"))
 
     @property
     def is_sqlite(self) -> bool:

@@ -21,7 +21,7 @@ from flaskllm.errors import (
 
 MOST_PER_PROVIDER = 2
 MOST_IN_ALL = 4
-"""Upstream calls for one call of ours (``docs/promises.md`` M8)."""
+"""Upstream calls for one call of ours (``docs/promises.md``)."""
 MOST_TIMEOUT_S = 600.0
 SHARE = 2 / 3
 """Of the time left, for an attempt that has others after it: a provider that hangs must leave room for them."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_AGE = 1.0
-"""Seconds between two looks at the version: a change is seen by every process within that (``promises.md`` A6)."""
+"""Seconds between two looks at the version: a change is seen by every process within that (``docs/promises.md``)."""
 KIND_OF_WIRE = {"openai": "openai_compatible"}
 """The environment's name of a wire that is not the provider's own (``GEMINI_API_URL``) to the kind that speaks it."""
 

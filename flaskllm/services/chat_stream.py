@@ -404,3 +404,30 @@ class Drains:
             drain(self._seconds)
         finally:
             self._slots.release()
+
+
+class StreamHeaders:
+    """A `ChatStream` that is told in other words (a conversation's, a response's): what the headers tell stays."""
+
+    def __init__(self, stream: ChatStream) -> None:
+        self._stream = stream
+
+    @property
+    def candidate(self) -> Candidate | None:
+        return self._stream.candidate
+
+    @property
+    def attempts(self) -> int:
+        return self._stream.attempts
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self._stream.dropped
+
+    @property
+    def cost(self) -> int | None:
+        return self._stream.cost
+
+    @property
+    def rates(self) -> tuple[tuple[str, RateStatus], ...]:
+        return self._stream.rates

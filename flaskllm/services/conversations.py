@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from flaskllm.domain.answer import Answer, RateStatus
+from flaskllm.domain.answer import Answer
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, Gathered
@@ -36,7 +36,7 @@ from flaskllm.domain.usage import Usage
 from flaskllm.errors import ContextLengthExceeded, DomainError, NotFound, invalid
 from flaskllm.repositories.conversations import ConversationStore, missing
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
-from flaskllm.services.chat_stream import ChatStream
+from flaskllm.services.chat_stream import ChatStream, StreamHeaders
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class _Place:
             log.info("a conversation was deleted while it was being answered")
 
 
-class ConversationStream:
+class ConversationStream(StreamHeaders):
     """Iterate for pieces of text, None (silence: write a comment), and last a `Reply` or a `DomainError`.
 
     The turn is stored before the `Reply` comes out. Where the caller hangs up in the middle, what was said until then
@@ -220,7 +220,8 @@ class ConversationStream:
     """
 
     def __init__(self, stream: ChatStream, place: _Place) -> None:
-        self._stream, self._place = stream, place
+        super().__init__(stream)
+        self._place = place
         self._said: list[str] = []
         self._gathered = Gathered()
         self._ended = False
@@ -267,25 +268,3 @@ class ConversationStream:
             log.warning("an interrupted turn could not be stored: %s", error.code)
         finally:
             self._stream.close()
-
-    # -- what the headers tell ---------------------------------------------------------------------------------------
-
-    @property
-    def candidate(self) -> Candidate | None:
-        return self._stream.candidate
-
-    @property
-    def attempts(self) -> int:
-        return self._stream.attempts
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        return self._stream.dropped
-
-    @property
-    def cost(self) -> int | None:
-        return self._stream.cost
-
-    @property
-    def rates(self) -> tuple[tuple[str, RateStatus], ...]:
-        return self._stream.rates

@@ -1,4 +1,4 @@
-"""How often a password may be tried (``docs/promises.md`` A9)."""
+"""How often a password may be tried (``docs/promises.md``)."""
 
 from __future__ import annotations
 

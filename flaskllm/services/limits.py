@@ -2,7 +2,7 @@
 
 One window a limit, beginning with its first hit, counted where every process sees it: in SQL through the ledger's
 grouped commits, or in Redis where there is one. With Redis away it is counted in SQL until it is back
-(``docs/promises.md`` R1), never not at all.
+(``docs/promises.md``), never not at all.
 """
 
 from __future__ import annotations

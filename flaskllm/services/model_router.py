@@ -16,7 +16,7 @@ from flaskllm.domain.principal import Principal
 from flaskllm.errors import Forbidden, InvalidRequest, NotFound, invalid
 
 PER_PROVIDER, IN_ALL = 2, 4
-"""Most candidates (``promises.md`` M8)."""
+"""Most candidates (``docs/promises.md``)."""
 NEEDS = {
     "tools": "tools",
     "json_schema": "response_format",

@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from flaskllm.adapters.base import Field
-from flaskllm.domain.catalogue import origin_of
 from flaskllm.errors import Detail, InvalidRequest, invalid, refuse
 from flaskllm.net.addresses import is_own, is_public, may_be_opened, parse_url
 
@@ -99,11 +98,6 @@ def shown(connection: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, A
     """The parameters as documents show them: what the adapter calls secret is a mask."""
     secret = {field.name for field in fields if field.secret}
     return {name: "••••" if name in secret else value for name, value in connection.items()}
-
-
-def same_place(one: str, other: str) -> bool:
-    """Whether a key that was given for the one address may be sent to the other."""
-    return origin_of(one) == origin_of(other)
 
 
 def _text(value: Any, where: str) -> str:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SECONDS = 0.9
-"""Below the second within which a revocation acts on every process (``docs/promises.md`` A6)."""
+"""Below the second within which a revocation acts on every process (``docs/promises.md``)."""
 MOST = 10_000
 
 

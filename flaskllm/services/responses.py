@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from flaskllm.domain.answer import Answer, RateStatus
+from flaskllm.domain.answer import Answer
 from flaskllm.domain.call import CallContext
-from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, Chunk
 from flaskllm.domain.estimate import prompt_estimate
 from flaskllm.domain.principal import Principal
@@ -39,7 +38,7 @@ from flaskllm.domain.usage import Usage
 from flaskllm.errors import ContextLengthExceeded, Detail, DomainError, InvalidRequest, NotFound, invalid
 from flaskllm.repositories.responses import NO_THREAD, SWEEP, ResponseStore, Thread, missing
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
-from flaskllm.services.chat_stream import ChatStream
+from flaskllm.services.chat_stream import ChatStream, StreamHeaders
 
 log = logging.getLogger(__name__)
 
@@ -253,14 +252,15 @@ class _Talk:
         return True
 
 
-class ResponseStream:
+class ResponseStream(StreamHeaders):
     """Iterate for lists of `Step`, None (silence: write a comment), and last a `Response` or a `DomainError`.
 
     The response is stored before it comes out. Where the caller hangs up, or the provider breaks off, nothing is.
     """
 
     def __init__(self, stream: ChatStream, talk: _Talk) -> None:
-        self._stream, self._talk = stream, talk
+        super().__init__(stream)
+        self._talk = talk
         self._output = Output(talk.response_id, summarised=talk.asked.summarised)
         self._ended = False
 
@@ -312,24 +312,6 @@ class ResponseStream:
         self._ended = True
         self._stream.close()
 
-    # -- what the headers tell ---------------------------------------------------------------------------------------
-
-    @property
-    def candidate(self) -> Candidate | None:
-        return self._stream.candidate
-
-    @property
-    def attempts(self) -> int:
-        return self._stream.attempts
-
     @property
     def dropped(self) -> tuple[str, ...]:
-        return in_our_names(self._stream.dropped)
-
-    @property
-    def cost(self) -> int | None:
-        return self._stream.cost
-
-    @property
-    def rates(self) -> tuple[tuple[str, RateStatus], ...]:
-        return self._stream.rates
+        return in_our_names(super().dropped)

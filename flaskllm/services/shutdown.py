@@ -1,7 +1,7 @@
 """Going down in order: after gunicorn's cut nothing of ours runs, so streams are ended before it.
 
 On SIGTERM new work is refused at once, streams get what is left of the grace period, and then every open one is woken
-through one descriptor that all of them poll (``docs/promises.md`` R7).
+through one descriptor that all of them poll (``docs/promises.md``).
 """
 
 from __future__ import annotations

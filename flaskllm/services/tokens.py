@@ -6,6 +6,7 @@ import hmac
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -106,18 +107,7 @@ class TokenService:
             log.warning("the use of a token could not be noted: %s", type(error).__name__)
 
     def _environment_principal(self) -> Principal:
-        user = self._service_user()
-        if user.status in BARRED:
-            raise Unauthenticated(NOT_VALID)
-        return Principal(
-            user_id=user.id,
-            username=user.username,
-            role="user",
-            scopes=ENVIRONMENT_SCOPES,
-            token_id=ENVIRONMENT_ID,
-            budgets=budgets_of(user),
-            approved=user.status == ACTIVE,
-        )
+        return replace(self.service_principal(), scopes=ENVIRONMENT_SCOPES, token_id=ENVIRONMENT_ID)
 
     def service_principal(self) -> Principal:
         """The built-in user without a token: who speaks where the gateway is used in its own process.

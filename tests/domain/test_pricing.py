@@ -1,4 +1,4 @@
-"""Money (``docs/promises.md`` M7): never negative, never NaN, never over, never rewritten."""
+"""Money (``docs/promises.md``): never negative, never NaN, never over, never rewritten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flaskllm.domain.pricing import (
-    FREE,
     MOST_COST,
     MOST_RATE,
     PixelPrice,
@@ -27,6 +26,7 @@ from flaskllm.domain.pricing import (
 from flaskllm.domain.usage import Usage
 
 TOKENS = st.integers(0, 10**18)
+FREE = Price(input=0, output=0, version="free")
 RATES = st.integers(0, MOST_RATE)
 MAYBE = st.none() | RATES
 PLAIN = st.builds(Price, RATES, RATES, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +17,7 @@ from tests.upstream import Upstream, faults
 MADE_UP = "11111111-1111-4111-8111-111111111111"
 
 
-@pytest.fixture(autouse=True)
-def _drained(make_app: MakeApp) -> Iterator[None]:
-    """Abandoned streams are read on in threads of their own; they end before the gateway does."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name == "drain":
-            thread.join(10)
+pytestmark = pytest.mark.usefixtures("drained")
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +34,7 @@ TOOL = {
 CLAUDE, GEMINI, GPT = "claude-haiku-4-5", "gemini/gemini-3-flash-preview", "openai/gpt-4o"
 
 
-@pytest.fixture(autouse=True)
-def _drained(make_app: MakeApp) -> Iterator[None]:
-    """Abandoned streams are read on in threads of their own; they end before the gateway does."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name == "drain":
-            thread.join(10)
+pytestmark = pytest.mark.usefixtures("drained")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

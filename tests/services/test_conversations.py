@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,13 +28,7 @@ def said(message: str = "Hello", conversation_id: str | None = "notes", **fields
     return Said(**{"message": message, "params": {}, "conversation_id": conversation_id, **fields})
 
 
-@pytest.fixture(autouse=True)
-def _drained(make_app: MakeApp) -> Iterator[None]:
-    """Abandoned streams are read on in threads of their own; they end before the gateway does."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name == "drain":
-            thread.join(10)
+pytestmark = pytest.mark.usefixtures("drained")
 
 
 @pytest.fixture
