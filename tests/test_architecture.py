@@ -63,6 +63,35 @@ def test_no_vendor_is_named_in_a_comparison_outside_the_adapters() -> None:
     assert guilty == []
 
 
+def test_only_models_and_repositories_speak_sql() -> None:
+    words = {
+        "and_",
+        "case",
+        "delete",
+        "exists",
+        "func",
+        "insert",
+        "literal",
+        "or_",
+        "select",
+        "text",
+        "union",
+        "update",
+    }
+    guilty = [
+        name
+        for name, tree in trees()
+        if not name.startswith(("models/", "repositories/"))
+        and any(
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("sqlalchemy")
+            and _imported(node) & words
+            for node in ast.walk(tree)
+        )
+    ]
+    assert guilty == []
+
+
 def test_only_the_database_commits() -> None:
     guilty = [
         name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from flaskllm.domain.chat import Native
+from flaskllm.domain.media import MediaRequest
 from flaskllm.domain.usage import Usage
 
 MOST_VALUE = 3.4028234663852886e38
@@ -29,24 +29,10 @@ def vector_of(values: Iterable[Any]) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedRequest:
-    """One question for vectors.
-
-    ``inputs``: texts, or lists of token ids; one vector each. ``model``, ``provider``, ``params``, ``extras``,
-    ``drop_params``: as in `ChatRequest`.
-    """
+class EmbedRequest(MediaRequest):
+    """One question for vectors. ``inputs``: texts, or lists of token ids; one vector each."""
 
     inputs: Sequence[str | Sequence[int]]
-    model: str | None = None
-    provider: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    drop_params: bool = False
-
-    stream: ClassVar[bool] = False
-    native: ClassVar[Native | None] = None
-    hints: ClassVar[frozenset[str]] = frozenset()
-    wire: ClassVar[str] = "openai"
 
 
 @dataclass(frozen=True, slots=True)

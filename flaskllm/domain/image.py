@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from flaskllm.domain.chat import Native
+from flaskllm.domain.media import MediaRequest
 from flaskllm.domain.usage import Usage
 
 USUAL_SIZE = (1024, 1024)
@@ -26,20 +26,10 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRequest:
+class ImageRequest(MediaRequest):
     """One question for images. ``params`` by OpenAI's names: ``n``, ``size``, ``quality``, ``style`` and so on."""
 
     prompt: str
-    model: str | None = None
-    provider: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    drop_params: bool = False
-
-    stream: ClassVar[bool] = False
-    native: ClassVar[Native | None] = None
-    hints: ClassVar[frozenset[str]] = frozenset()
-    wire: ClassVar[str] = "openai"
 
     @property
     def count(self) -> int:

@@ -9,6 +9,7 @@ from marshmallow import Schema, fields
 
 from flaskllm.domain.prompt import PromptKind, PromptTemplate
 from flaskllm.errors import Detail, InvalidRequest, invalid, refuse
+from flaskllm.wire import shapes
 from flaskllm.wire.fields import Choice, Text, load
 from flaskllm.wire.openai import PARAMS
 
@@ -112,36 +113,17 @@ def write_template(template: PromptTemplate) -> dict[str, Any]:
     }
 
 
-TEMPLATE = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": [
-        "name", "type", "description", "system_text", "user_text", "variables", "model", "parameters", "version",
-        "shipped",
-    ],
-    "properties": {
-        "name": {"type": "string"},
-        "type": {"enum": [kind.value for kind in PromptKind]},
-        "description": {"type": "string"},
-        "system_text": {"type": "string"},
-        "user_text": {"type": "string"},
-        "variables": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name", "default"],
-                "properties": {"name": {"type": "string"}, "default": {"type": ["string", "null"]}},
-            },
-        },
-        "model": {"type": ["string", "null"]},
-        "parameters": {"type": "object"},
-        "version": {"type": "integer", "minimum": 1},
-        "shipped": {"type": "boolean"},
-    },
-}  # fmt: skip
+TEMPLATE = shapes.record(
+    name=shapes.STRING,
+    type=shapes.one_of(*(kind.value for kind in PromptKind)),
+    description=shapes.STRING,
+    system_text=shapes.STRING,
+    user_text=shapes.STRING,
+    variables=shapes.several(shapes.record(name=shapes.STRING, default=shapes.maybe(shapes.STRING))),
+    model=shapes.maybe(shapes.STRING),
+    parameters=shapes.ANY_OBJECT,
+    version={"type": "integer", "minimum": 1},
+    shipped=shapes.FLAG,
+)
 """The document, for ``/openapi.json``."""
-TEMPLATES = {
-    "type": "object",
-    "required": ["data", "next"],
-    "properties": {"data": {"type": "array", "items": TEMPLATE}, "next": {"type": "null"}},
-}
+TEMPLATES = shapes.record(data=shapes.several(TEMPLATE), next=shapes.NULL)

@@ -54,13 +54,13 @@ def named(name: str, **fields: Any) -> dict[str, Any]:
 
 def embed(made: Asker, *inputs: Any, **more: Any) -> EmbedResult:
     own = {name: more.pop(name) for name in ("extras", "drop_params") if name in more}
-    request = EmbedRequest(inputs, made.candidate.model.name, params=more, **own)
+    request = EmbedRequest(inputs, model=made.candidate.model.name, params=more, **own)
     return made.adapter.embed(request, made.candidate, time.monotonic() + 10)
 
 
 def draw(made: Asker, prompt: str = "a cat", **more: Any) -> ImageResult:
     own = {name: more.pop(name) for name in ("extras", "drop_params") if name in more}
-    request = ImageRequest(prompt, made.candidate.model.name, params=more, **own)
+    request = ImageRequest(prompt, model=made.candidate.model.name, params=more, **own)
     return made.adapter.create_images(request, made.candidate, time.monotonic() + 10)
 
 
