@@ -12,28 +12,12 @@ import pytest
 from jsonschema import validate
 
 from tests.conftest import provider_environment
+from tests.e2e.kinds import MODELS, PLACE
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream
 from tests.upstream.images import PIXEL
 
 pytestmark = pytest.mark.e2e
-MODELS = {
-    "openai": "openai/gpt-4o",
-    "azure_openai": "azure_openai/gpt-4o",
-    "anthropic": "claude-haiku-4-5",
-    "gemini": "gemini/gemini-2.5-flash",
-    "grok": "grok-4",
-    "ngrok": "ngrok/gemini-2.5-flash",
-    "llama": "llama/llama-7b-instruct",
-    "demo": "demo",
-}
-"""A model of each kind that can do all of what is asked here."""
-PLACE = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
 TOOLS: list[Any] = [{"type": "function", "function": {"name": "weather", "parameters": PLACE}}]
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
 

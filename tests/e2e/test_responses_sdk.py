@@ -13,32 +13,17 @@ from jsonschema import validate
 from pydantic import BaseModel
 
 from tests.conftest import provider_environment
+from tests.e2e.kinds import MODELS, PLACE
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream, faults
 from tests.upstream.images import PIXEL
 
 pytestmark = pytest.mark.e2e
-MODELS = {
-    "openai": "openai/gpt-4o",
-    "azure_openai": "azure_openai/gpt-4o",
-    "anthropic": "claude-haiku-4-5",
-    "gemini": "gemini/gemini-2.5-flash",
-    "grok": "grok-4",
-    "openai_compatible": "llama/llama-7b-instruct",
-    "demo": "demo",
-}
-"""A model of each kind that can do all of what is asked here."""
-PARAMETERS = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-WEATHER: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}
-TIME: Any = {"type": "function", "name": "time", "parameters": PARAMETERS}
+WEATHER: Any = {"type": "function", "name": "weather", "parameters": PLACE, "strict": True}
+TIME: Any = {"type": "function", "name": "time", "parameters": PLACE}
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
-VENDORS = {"openai_compatible": "llama", "azure_openai": "azure-east"}
-"""What the simulator calls some of them."""
+VENDORS = {"azure_openai": "azure-east"}
+"""What the simulator calls some providers."""
 
 
 class Place(BaseModel):
@@ -128,7 +113,7 @@ def test_a_tool_round_trip_by_the_previous_response(client: openai.OpenAI, model
     else:
         first = client.responses.create(**asked)
     (call,) = calls_of(first)
-    validate(json.loads(call.arguments), PARAMETERS)
+    validate(json.loads(call.arguments), PLACE)
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
     second = client.responses.create(model=model, tools=[WEATHER], previous_response_id=first.id, input=[result])
     assert "sunny" in second.output_text
@@ -233,13 +218,13 @@ def test_a_failing_provider_is_an_error_with_its_status(
 ) -> None:
     upstream.script(faults.status(500), vendor="llama")
     with pytest.raises(openai.InternalServerError) as caught:
-        client.responses.create(model=MODELS["openai_compatible"], input="hi", stream=streamed)
+        client.responses.create(model=MODELS["llama"], input="hi", stream=streamed)
     assert caught.value.status_code == 502
 
 
 def test_a_stream_that_breaks_ends_as_failed(client: openai.OpenAI, upstream: RemoteUpstream) -> None:
     upstream.script(faults.error_mid_stream(3), vendor="llama")
-    *_, end = client.responses.create(model=MODELS["openai_compatible"], input="a b c d", stream=True)
+    *_, end = client.responses.create(model=MODELS["llama"], input="a b c d", stream=True)
     assert end.type == "response.failed"
     assert end.response.error is not None
     assert end.response.error.code == "server_error"
