@@ -6,18 +6,18 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.servers import ROOT, Gateway, gunicorn
+from tests.places import serving
 
 pytestmark = pytest.mark.e2e
 PAGE = (ROOT / "docs" / "adding-a-provider.md").read_text()
@@ -68,14 +68,9 @@ def acme() -> Iterator[Acme]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    told.url = f"http://127.0.0.1:{server.server_port}"
-    yield told
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
+    with serving(Handler) as port:
+        told.url = f"http://127.0.0.1:{port}"
+        yield told
 
 
 def installed(folder: Path) -> Path:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from flaskllm import client as library
 from flaskllm.client import AsyncGatewayClient, GatewayClient, errors
 from tests.actors import Caller, access_token
 from tests.conftest import MakeApp, provider_environment
+from tests.places import serving
 from tests.upstream import Upstream, faults
 
 ROOT = Path(__file__).parent.parent.parent
@@ -217,14 +218,9 @@ def scripted() -> Iterator[Scripted]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    told.url = f"http://127.0.0.1:{server.server_port}"
-    yield told
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
+    with serving(Handler) as port:
+        told.url = f"http://127.0.0.1:{port}"
+        yield told
 
 
 SPENT = {"X-FlaskLLM-Error": "budget_exceeded", "Retry-After": "1", "x-should-retry": "false"}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import copy
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from flaskllm.errors import ForbiddenTarget, InvalidRequest
 from flaskllm.net.egress import PublicSession
 from flaskllm.services.images import ImageInliner, media_type
+from tests.places import serving
 
 FILES = {
     "/a.png": b"\x89PNG\r\n\x1a\n" + b"p" * 20,
@@ -49,12 +49,8 @@ class Shelf(BaseHTTPRequestHandler):
 @pytest.fixture
 def shelf() -> Iterator[str]:
     Shelf.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Shelf) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://shelf.test:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Shelf) as port:
+        yield f"http://shelf.test:{port}"
 
 
 def inliner(shelf: str, **options: Any) -> ImageInliner:
