@@ -34,7 +34,9 @@ OFF = {
 NEGATIVE = ["400", "401", "403", "404", "405", "406", "409", "413", "414", "415", "422", "428", "429", "5xx"]
 """How invalid data may be refused: the tool's own list, and 413 and 414, of which it does not think."""
 NO_FAULT_OF_OURS = ["2xx", "3xx", "4xx", "502", "504"]
-"""502 and 504 are what the document says of a provider that the run itself made up; 500 and 503 are none of these."""
+"""502 and 504 are what the document says of a provider that the run itself made up; 500 and 503 are none of these.
+(Breakers are off, so that such a provider is told as it is, and is not a 503.)
+"""
 LEFT_OUT = {
     "/api/auth/logout": "ends the session that all calls are made with; tests/doors/test_auth.py has it",
 }
@@ -57,6 +59,7 @@ def test_no_answer_is_outside_the_document(tmp_path: Path) -> None:
     with servers.gunicorn(
         tmp_path,
         RATE_LIMIT_ENABLED="false",
+        BREAKER_FAILURES="0",
         JWT_ACCESS_TOKEN_EXPIRES="86400",
         METRICS_TOKEN="7Xw2mQ9vLr4ZpB8sNd3HfJ6gYc1AeUqVoRiWtK5x",
         EXTERNAL_ALLOWED_HOSTS="refused.invalid",
