@@ -212,9 +212,11 @@ class ProviderFailure(DomainError):
     settled at that.
     ``key_at_fault``: it is our key or its quota; another key of the same
     provider may answer.
+    ``outcome``: the word for it in the story of a call (``X-FlaskLLM-Attempts``).
     """
 
     status, code = 502, "provider_error"
+    outcome: ClassVar[str] = "error"
     try_elsewhere: ClassVar[bool] = True
     try_again: ClassVar[bool] = False
     may_be_billed: bool = False
@@ -237,31 +239,35 @@ class ProviderError(ProviderFailure):
 class ProviderUnreachable(ProviderFailure):
     """Refused, unknown name, bad certificate: nothing was sent."""
 
+    outcome = "unreachable"
+
 
 class ProviderTimeout(ProviderFailure):
-    status, code = 504, "provider_timeout"
+    status, code, outcome = 504, "provider_timeout", "timeout"
     may_be_billed = True
 
 
 class ProviderKeyRejected(ProviderFailure):
     """401, 402, 403 or 404 from a provider: our configuration is at fault, not the caller."""
 
+    outcome = "key_rejected"
+
 
 class ProviderRateLimited(ProviderFailure):
-    status, code = 429, "rate_limited"
+    status, code, outcome = 429, "rate_limited", "rate_limited"
 
 
 class ProviderRefused(ProviderFailure):
     """The provider refuses the request itself; nobody else is asked."""
 
-    status, code = 400, "invalid_request"
+    status, code, outcome = 400, "invalid_request", "refused"
     retryable = False
     try_elsewhere = False
 
 
 class PromptTooLong(ProviderRefused):
-    code = "context_length_exceeded"
+    code, outcome = "context_length_exceeded", "too_long"
 
 
 class PromptFiltered(ProviderRefused):
-    code = "content_filtered"
+    code, outcome = "content_filtered", "filtered"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,6 +54,21 @@ class Caller:
     def stream(self, text: str = "hello", **body: Any) -> list[Any]:
         """The data of each frame, decoded; ``"[DONE]"`` as it is."""
         return frames(self.chat(text, stream=True, **body).get_data())
+
+
+def calls_of(headers: Mapping[str, str]) -> int:
+    """How many calls went out for an answer, by its header."""
+    return int(headers["X-FlaskLLM-Attempts"].partition(",")[0])
+
+
+def story_of(headers: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """How each went: ``provider/model``, endpoint and outcome; one that never went out ends in ``;unsent``."""
+    number, *told = headers["X-FlaskLLM-Attempts"].split(", ")
+    found = [re.fullmatch(r'"(.+)";at="(.+)";is=([a-z_]+(?:;unsent)?)', one) for one in told]
+    assert all(found), headers["X-FlaskLLM-Attempts"]
+    story = [(one[1], one[2], one[3]) for one in found if one]
+    assert int(number) == sum(not outcome.endswith(";unsent") for _, _, outcome in story)
+    return story
 
 
 def access_token(app: Flask, name: str, **more: Any) -> str:

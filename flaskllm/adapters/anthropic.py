@@ -70,7 +70,7 @@ class AnthropicAdapter(ProviderAdapter):
 
     kind = "anthropic"
     wire = "anthropic"
-    KEY_FAULT = re.compile(r"credit balance is too low", re.IGNORECASE)
+    KEY_FAULT = re.compile(r"your credit balance is too low", re.IGNORECASE)
     DEFAULT_BASE = "https://api.anthropic.com"
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         *COMMON_CONNECTION,

@@ -140,7 +140,7 @@ class ProviderAdapter(ABC):
     DEFAULT_BASE: ClassVar[str] = ""
     KEY_REQUIRED: ClassVar[bool] = True
     KEY_FAULT: ClassVar[re.Pattern[str] | None] = None
-    """How the vendor words faults of our own key or account that it tells by a 400."""
+    """How messages of the vendor begin that tell faults of our own key or account by a 400."""
 
     def __init__(self, provider: Provider, transport: Transport) -> None:
         self.provider = provider

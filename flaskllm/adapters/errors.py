@@ -56,7 +56,10 @@ def mask_keys(text: str, secrets: Sequence[str] = ()) -> str:
 def failure_for(
     response: Response, secrets: Sequence[str], key_fault: re.Pattern[str] | None = None
 ) -> ProviderFailure:
-    """What an answer with another status than 200 means. ``key_fault``: words of a 400 that is about our own key."""
+    """What an answer with another status than 200 means. ``key_fault``: how a 400 that is about our own key begins.
+
+    Its beginning alone counts: further on it may repeat what the caller sent, who must not put our keys aside.
+    """
     status, headers = response.status, response.headers
     try:
         raw = response.read(cap=256 * 1024)
@@ -89,7 +92,7 @@ def _by_status(
     said = f"The provider says: {message}" if message else f"The provider answered with status {status}."
     words = f"{kind} {message}"
     if status in (400, 413, 422):
-        if key_fault and key_fault.search(words):
+        if key_fault and key_fault.match(message):
             return _of_the_key(ProviderKeyRejected("The provider refused the gateway's own key or account."))
         return _refusal(said, words)
     if status in (401, 402, 403, 404):

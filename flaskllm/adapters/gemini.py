@@ -66,7 +66,7 @@ class GeminiAdapter(GeminiMedia):
     kind = "gemini"
     wire = "gemini"
     ABILITIES = frozenset({"chat", "stream", "tools", "json_schema", "images", "embeddings", "image_generation"})
-    KEY_FAULT = re.compile(r"api key (?:not valid|expired)|API_KEY_INVALID", re.IGNORECASE)
+    KEY_FAULT = re.compile(r"api key (?:not valid|expired)", re.IGNORECASE)
     DEFAULT_BASE = "https://generativelanguage.googleapis.com"
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         *COMMON_CONNECTION,

@@ -12,6 +12,7 @@ from flaskllm.blueprints._claims import claims
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.pricing import dollars_text
+from flaskllm.services.attempts import ATTEMPTS, story_header
 from flaskllm.services.limits import rate_headers
 
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -49,7 +50,7 @@ def _client_fd() -> int | None:
 def call_headers(told: Any) -> dict[str, str]:
     """What is known of an `Answer` or a `ChatStream` when its headers go out."""
     headers = {
-        "X-FlaskLLM-Attempts": str(told.attempts),
+        ATTEMPTS: story_header(told.attempts, told.story),
         "X-FlaskLLM-Cache": "none",
         **rate_headers(told.rates),
     }

@@ -22,9 +22,30 @@ class RateStatus:
     reset_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One way that a call tried, and how that went.
+
+    ``name``: ``provider/model``; ``endpoint``: which of its addresses, by its id. ``outcome``: `OK`, `OPEN` (its stream
+    goes on), or a word for its failure. ``asked``: a call went out; else the reason why none did is the outcome.
+    """
+
+    name: str
+    endpoint: str
+    outcome: str
+    asked: bool = True
+
+
+OK, OPEN, RESTING, TOO_LONG, NOT_SENT = "ok", "open", "resting", "too_long", "not_sent"
+"""`RESTING`: its breaker is open. `NOT_SENT`: a fault of the request, or of ours, came before."""
+
+
 @dataclass(frozen=True)
 class Told(Generic[Result]):
-    """One whole answer of any kind. ``cost`` in 10⁻⁹ dollar, None where unknown; ``attempts``: upstream calls."""
+    """One whole answer of any kind. ``cost`` in 10⁻⁹ dollar, None where unknown; ``attempts``: upstream calls.
+
+    ``story``: how each of them went, in order.
+    """
 
     result: Result
     candidate: Candidate
@@ -33,6 +54,7 @@ class Told(Generic[Result]):
     attempts: int = 1
     dropped: tuple[str, ...] = ()
     rates: tuple[tuple[str, RateStatus], ...] = ()
+    story: tuple[Tried, ...] = ()
 
 
 @dataclass(frozen=True)

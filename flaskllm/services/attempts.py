@@ -6,8 +6,10 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
+from urllib.parse import quote
 
+from flaskllm.domain.answer import NOT_SENT, OK, OPEN, RESTING, Tried
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.errors import (
@@ -29,6 +31,8 @@ SHARE = 2 / 3
 
 LONGEST_WAIT_S = 3.0
 """A provider that asks for more time than this is not waited for: its wait is passed on."""
+ATTEMPTS = "X-FlaskLLM-Attempts"
+Fault = TypeVar("Fault", bound=DomainError)
 
 
 class Watch(Protocol):
@@ -72,6 +76,8 @@ class Attempts:
         self._retry: Candidate | None = None
         self._wait_s = 0.0
         self._over = False
+        self._tried: list[Tried] = []
+        self._in_flight: Candidate | None = None
         self.failures: list[ProviderFailure] = []
         self.number = 0
         self.candidate: Candidate | None = None
@@ -101,7 +107,7 @@ class Attempts:
             return None
         self._by_provider[candidate.provider.id] += 1
         self.number += 1
-        self.candidate = candidate
+        self.candidate = self._in_flight = candidate
         if self._watch is not None:
             self._watch.begun(candidate)
         return candidate
@@ -126,6 +132,7 @@ class Attempts:
     def failed(self, failure: ProviderFailure, *, by_provider: bool = True) -> None:
         """Take note; decides whether there is a next one. ``by_provider``: nobody of ours cut it short."""
         self.failures.append(failure)
+        self._note(failure.outcome)
         candidate = self.candidate
         if self._watch is not None and candidate is not None and by_provider:
             self._watch.failed(candidate, failure)
@@ -136,8 +143,34 @@ class Attempts:
 
     def worked(self) -> None:
         """The last one answered."""
+        self._note(OK)
         if self._watch is not None and self.candidate is not None:
             self._watch.worked(self.candidate)
+
+    # -- the story -----------------------------------------------------------------------------------------------------
+
+    @property
+    def story(self) -> tuple[Tried, ...]:
+        """How each attempt went, in order, and that the last one goes on; or who could not be asked at all."""
+        if self._in_flight is not None:
+            return (*self._tried, _tried(self._in_flight, OPEN))
+        if not self.number:
+            return tuple(_tried(one, RESTING, asked=False) for one in self._candidates if self._is_shut(one))
+        return tuple(self._tried)
+
+    def _note(self, outcome: str, *, asked: bool = True) -> None:
+        if self._in_flight is not None:
+            self._tried.append(_tried(self._in_flight, outcome, asked=asked))
+            self._in_flight = None
+
+    def tell(self, error: Fault) -> Fault:
+        """The same error, with the story among its headers. One that is no provider's came before the call."""
+        if not isinstance(error, ProviderFailure):
+            self._note(NOT_SENT, asked=False)
+        error.headers[ATTEMPTS] = story_header(sum(one.asked for one in self.story), self.story)
+        return error
+
+    # -- again, until when, and what to tell ---------------------------------------------------------------------------
 
     def _helps_again(self, failure: ProviderFailure, candidate: Candidate) -> bool:
         """Once, where it fails in passing or says when it will not, and where there is room for a second try."""
@@ -175,3 +208,24 @@ class Attempts:
             return RateLimited(last.message, retry_after=min(waits) if waits else 1.0)
         worst = next((one for one in reversed(failures) if one.code == ProviderError.code), last)
         return worst if worst.code == ProviderError.code else ProviderError(worst.message)
+
+
+def _tried(candidate: Candidate, outcome: str, *, asked: bool = True) -> Tried:
+    return Tried(candidate.name, candidate.endpoint.id, outcome, asked=asked)
+
+
+def story_header(attempts: int, story: Sequence[Tried]) -> str:
+    """How many calls went out, and how each went: a structured field (RFC 9651), a list that begins with a number.
+
+    >>> story_header(1, [Tried("openai/gpt-4o", "main", "ok"), Tried("a/b", "west", "resting", asked=False)])
+    '1, "openai/gpt-4o";at="main";is=ok, "a/b";at="west";is=resting;unsent'
+    """
+    told = (f"{_quoted(one.name)};at={_quoted(one.endpoint)};is={one.outcome}" for one in story)
+    marks = ("" if one.asked else ";unsent" for one in story)
+    return ", ".join([str(attempts), *(what + mark for what, mark in zip(told, marks, strict=True))])
+
+
+def _quoted(text: str) -> str:
+    """As a string of a structured field, which knows ASCII alone."""
+    plain = "".join(sign if " " <= sign <= "~" else quote(sign) for sign in text)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -15,8 +15,7 @@ from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
 from flaskllm.domain.embedding import EmbedRequest, EmbedResult
 from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
-from flaskllm.domain.image import USUAL_SIZE, ImageRequest, ImageResult, size_of
-from flaskllm.domain.pricing import MOST_IMAGE_TOKENS, Price, bound_of, image_bound, image_price
+from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
@@ -26,6 +25,7 @@ from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
 from flaskllm.services.images import ImageInliner
 from flaskllm.services.ledger import Attempt, Bound, Ledger, chat_bound, output_cap
 from flaskllm.services.limits import Limits
+from flaskllm.services.media_bounds import images_bound, price_of_drawn, usage_of_drawn, vectors_bound
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
@@ -33,6 +33,7 @@ from flaskllm.services.usage import AnyRequest, UsageService
 
 Rates = tuple[tuple[str, RateStatus], ...]
 Result = TypeVar("Result")
+OneRequest = TypeVar("OneRequest", ChatRequest, EmbedRequest, ImageRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,40 +100,34 @@ class ChatOrchestrator:
 
         Raises what the contract's table of errors has for it.
         """
-        work = self._chat(request, call)
-        told = self._run(work, call)
+        told = self._run(self._chat(_as_the_token_says(request, call), call), call)
         return Answer(**vars(told))
 
     def embed(self, request: EmbedRequest, call: CallContext) -> Told[EmbedResult]:
         """One vector for each input. Raises like `complete`."""
+        request = _as_the_token_says(request, call)
         tokens = sum(estimate_tokens(one) if isinstance(one, str) else len(one) for one in request.inputs)
-
-        def bound(candidate: Candidate) -> Bound:
-            price = candidate.model.price
-            return Bound(bound_of(tokens, 0, price), Usage(tokens, estimated=True), price)
 
         def ask(attempt: Attempt, deadline: float) -> tuple[EmbedResult, Usage, Attempt]:
             adapter = self._factory.adapter_for(attempt.candidate)
             result = adapter.embed(request, attempt.candidate, deadline)
             return result, result.usage or Usage(input=tokens, estimated=True), attempt
 
-        return self._run(Work(request, "embeddings", tokens, bound, ask), call)
+        return self._run(Work(request, "embeddings", tokens, lambda one: vectors_bound(one, tokens), ask), call)
 
     def create_images(self, request: ImageRequest, call: CallContext) -> Told[ImageResult]:
         """Draw. Raises like `complete`."""
+        request = _as_the_token_says(request, call)
         tokens = estimate_tokens(request.prompt)
-
-        def bound(candidate: Candidate) -> Bound:
-            price = image_price(candidate.model.price, _asked_size(request), request.params.get("quality"))
-            return Bound(image_bound(tokens, request.count, price), _most_drawn(tokens, request.count, price), price)
 
         def ask(attempt: Attempt, deadline: float) -> tuple[ImageResult, Usage, Attempt]:
             adapter = self._factory.adapter_for(attempt.candidate)
             result = adapter.create_images(request, attempt.candidate, deadline)
-            attempt = replace(attempt, price=_price_of_drawn(request, result, attempt.candidate))
-            return result, _usage_of_drawn(result, attempt), attempt
+            attempt = replace(attempt, price=price_of_drawn(request, result, attempt.candidate))
+            return result, usage_of_drawn(result, attempt), attempt
 
-        return self._run(Work(request, "image_generation", tokens, bound, ask), call)
+        work = Work(request, "image_generation", tokens, lambda one: images_bound(request, one, tokens), ask)
+        return self._run(work, call)
 
     def _run(self, work: Work[Result], call: CallContext) -> Told[Result]:
         """Ask one candidate after the other, and account for each."""
@@ -144,6 +139,13 @@ class ChatOrchestrator:
 
     def _ask_in_turn(self, work: Work[Result], call: CallContext) -> Told[Result]:
         books, attempts, rates = self._admit(work, call)
+        try:
+            return self._first_answer(work, books, attempts, rates)
+        except DomainError as error:
+            attempts.tell(error)
+            raise
+
+    def _first_answer(self, work: Work[Result], books: CallBooks, attempts: Attempts, rates: Rates) -> Told[Result]:
         while (candidate := attempts.next()) is not None:
             attempt = books.reserve(candidate, attempts.number)
             try:
@@ -163,7 +165,7 @@ class ChatOrchestrator:
             else:
                 cost = books.close(attempt, attempts, usage=usage)
                 dropped = tuple(getattr(result, "dropped", ()))
-                return Told(result, candidate, usage, cost, attempts.number, dropped, rates)
+                return Told(result, candidate, usage, cost, attempts.number, dropped, rates, attempts.story)
         verdict = attempts.verdict()
         books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
         raise verdict
@@ -194,7 +196,7 @@ class ChatOrchestrator:
 
         Raises like `complete` until then.
         """
-        request = replace(request, stream=True)
+        request = replace(_as_the_token_says(request, call), stream=True)
         books, attempts, rates = self._admit(self._chat(request, call), call)
         stream = ChatStream(
             request,
@@ -235,6 +237,7 @@ class ChatOrchestrator:
         if self._shutdown.draining:
             raise Unavailable("The gateway is restarting.", retry_after=1)
         self._limits.admit_request(call.principal)
+        request = _as_the_token_says(request, call)
         failed: ProviderFailure | None = None
         for candidate in self._router.candidates(request, call.principal):
             try:
@@ -303,6 +306,11 @@ class ChatOrchestrator:
         return request
 
 
+def _as_the_token_says(request: OneRequest, call: CallContext) -> OneRequest:
+    """A token may ask once for what `drop_params` asks for each call."""
+    return replace(request, drop_params=True) if call.principal.drop_params else request
+
+
 def _guessed(request: ChatRequest) -> int:
     """What is shown to the model: messages, and tools as the JSON they are."""
     tools = request.params.get("tools") or []
@@ -315,36 +323,3 @@ def _priced(candidates: list[Candidate], work: Work[Any]) -> list[Candidate]:
     if not found:
         raise UnpricedModel(f"The model {candidates[0].name} has no price, and this gateway refuses unpriced models.")
     return found
-
-
-def _asked_size(request: ImageRequest) -> tuple[int, int] | None:
-    """Width and height; None where the provider may choose."""
-    size = request.params.get("size")
-    return USUAL_SIZE if size is None else size_of(size)
-
-
-def _price_of_drawn(request: ImageRequest, result: ImageResult, candidate: Candidate) -> Price | None:
-    """By what the provider says that it drew, else by what was asked for."""
-    size = size_of(result.size) or _asked_size(request) or USUAL_SIZE
-    return image_price(candidate.model.price, size, result.quality or request.params.get("quality"))
-
-
-def _most_drawn(prompt_tokens: int, count: int, price: Price | None) -> Usage:
-    """What ``count`` images may have taken where nobody tells."""
-    if price is not None and price.images is not None:
-        return Usage(prompt_tokens, images=count, estimated=True)
-    return Usage(prompt_tokens, image_output=count * MOST_IMAGE_TOKENS, estimated=True)
-
-
-def _usage_of_drawn(result: ImageResult, attempt: Attempt) -> Usage:
-    """Tokens where the provider told them, images where they are paid by the piece.
-
-    Where they are paid by tokens and none are told, what they may have taken at the most.
-    """
-    told, count, price = result.usage, len(result.images), attempt.price
-    by_piece = price is not None and price.images is not None
-    if told is not None:
-        return replace(told, images=count) if by_piece else told
-    if by_piece or price is None or price.is_free:
-        return Usage(input=attempt.prompt_tokens, images=count, estimated=not by_piece)
-    return _most_drawn(attempt.prompt_tokens, count, price)

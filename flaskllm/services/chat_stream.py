@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flaskllm.adapters.base import ChunkSource
-from flaskllm.domain.answer import RateStatus
+from flaskllm.domain.answer import RateStatus, Tried
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, Chunk, chunk_chars
@@ -110,6 +110,10 @@ class ChatStream:
     @property
     def attempts(self) -> int:
         return self._attempts.number
+
+    @property
+    def story(self) -> tuple[Tried, ...]:
+        return self._attempts.story
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -316,7 +320,7 @@ class ChatStream:
             self._over = True
         if self._source is not None:
             self._source.close()
-        self.error = error
+        self.error = error if error is None else self._attempts.tell(error)
         self.usage = self._usage_at_end(error)
         try:
             self.cost = self._books.close(
@@ -419,6 +423,10 @@ class StreamHeaders:
     @property
     def attempts(self) -> int:
         return self._stream.attempts
+
+    @property
+    def story(self) -> tuple[Tried, ...]:
+        return self._stream.story
 
     @property
     def dropped(self) -> tuple[str, ...]:

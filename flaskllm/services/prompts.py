@@ -93,5 +93,6 @@ def _together(first: Answer, second: Answer) -> Answer:
         usage=sum_of([first.usage, second.usage]),
         cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         attempts=first.attempts + second.attempts,
+        story=first.story + second.story,
         dropped=tuple(dict.fromkeys([*first.dropped, *second.dropped])),
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
+from flaskllm.adapters.base import ProviderAdapter
 from flaskllm.domain.call import CallContext
-from flaskllm.domain.catalogue import Candidate, Catalogue
+from flaskllm.domain.catalogue import Candidate, Catalogue, Provider
 from flaskllm.domain.chat import ChatRequest
-from flaskllm.domain.estimate import prompt_estimate, tokens_of_chars
+from flaskllm.domain.embedding import EmbedRequest
+from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
+from flaskllm.domain.image import ImageRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import (
@@ -26,15 +30,18 @@ from flaskllm.errors import (
 )
 from flaskllm.services.attempts import Attempts, Watch
 from flaskllm.services.books import CallBooks
-from flaskllm.services.ledger import Attempt, Ledger, chat_bound
+from flaskllm.services.ledger import Attempt, Bound, Ledger, chat_bound
+from flaskllm.services.media_bounds import images_bound, price_of_drawn, usage_of_drawn, vectors_bound
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.provider_factory import ProviderFactory
-from flaskllm.services.usage import UsageService
+from flaskllm.services.usage import AnyRequest, UsageService
 
 QUESTION = "Answer with the word OK."
+PICTURE = "A plain grey square."
 MOST_TOKENS = 64
 """Enough for a word, also from a model that thinks first; at list prices well under a cent."""
-TRY_SECONDS = 30.0
+TRY_SECONDS, LONGEST_TRY_S = 30.0, 120.0
+"""For a model that has no ``timeout_s`` of its own, and at the most for one that has: pictures take their time."""
 OPERATOR = Principal(user_id="operator", username="operator", role="admin")
 
 REASONS: tuple[tuple[type[DomainError], str], ...] = (
@@ -62,8 +69,84 @@ class CheckReport:
     cost: int | None = None
 
 
+class Question(Protocol):
+    """One small question of a kind: what an attempt may come to, how it is asked, and what came of it in words."""
+
+    ability: ClassVar[str]
+
+    @property
+    def request(self) -> AnyRequest: ...
+
+    def bound(self, candidate: Candidate) -> Bound: ...
+
+    def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]: ...
+
+
+class _Word:
+    ability: ClassVar[str] = "chat"
+
+    def __init__(self, provider_id: str, model: str | None) -> None:
+        messages = [{"role": "user", "content": QUESTION}]
+        self.request = ChatRequest(model, messages, params={"max_tokens": MOST_TOKENS}, provider=provider_id)
+
+    def bound(self, candidate: Candidate) -> Bound:
+        return chat_bound(self.request, candidate, prompt_estimate(self.request.messages))
+
+    def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]:
+        result = adapter.chat(self.request, attempt.candidate, deadline)
+        output = tokens_of_chars(len(result.text))
+        usage = result.usage or Usage(input=attempt.prompt_tokens, output=output, estimated=True)
+        said = result.text.strip()
+        return f"It works: {said[:80]!r}" if said else "It works, and answered with an empty text.", usage, attempt
+
+
+class _Vector:
+    ability: ClassVar[str] = "embeddings"
+
+    def __init__(self, provider_id: str, model: str | None) -> None:
+        self.request = EmbedRequest(inputs=[QUESTION], model=model, provider=provider_id)
+
+    def bound(self, candidate: Candidate) -> Bound:
+        return vectors_bound(candidate, estimate_tokens(QUESTION))
+
+    def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]:
+        result = adapter.embed(self.request, attempt.candidate, deadline)
+        usage = result.usage or Usage(input=attempt.prompt_tokens, estimated=True)
+        return f"It works: a vector of {len(result.vectors[0])} numbers.", usage, attempt
+
+
+class _Picture:
+    ability: ClassVar[str] = "image_generation"
+
+    def __init__(self, provider_id: str, model: str | None) -> None:
+        self.request = ImageRequest(prompt=PICTURE, model=model, provider=provider_id)
+
+    def bound(self, candidate: Candidate) -> Bound:
+        return images_bound(self.request, candidate, estimate_tokens(PICTURE))
+
+    def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]:
+        result = adapter.create_images(self.request, attempt.candidate, deadline)
+        attempt = replace(attempt, price=price_of_drawn(self.request, result, attempt.candidate))
+        return "It works: it drew an image.", usage_of_drawn(result, attempt), attempt
+
+
+QUESTIONS: Mapping[str, Callable[[str, str | None], Question]] = {
+    "chat": _Word, "embedding": _Vector, "image": _Picture,
+}  # fmt: skip
+"""By type of model, in the order in which they are chosen: a word is the cheapest, and nearly all can answer one."""
+
+
+def question_for(provider: Provider, model: str | None) -> Question:
+    """What the named model can do, or else the provider's default or any of its models."""
+    named = provider.model(model.removeprefix(f"{provider.id}/")) if model else None
+    types = {named.type} if named else {one.type for one in provider.models if one.enabled}
+    kind = next((kind for kind in QUESTIONS if kind in types), "chat")
+    return QUESTIONS[kind](provider.id, model)
+
+
 class ProviderCheck:
-    """Asks a provider's default chat model one short question, past caches and limits, and books it like any call."""
+    """Asks a provider one short question, past caches and limits, and books it like any call: its default chat model,
+    or where it has none a vector or an image."""
 
     def __init__(
         self,
@@ -90,35 +173,31 @@ class ProviderCheck:
         provider = self._catalogue().by_id.get(provider_id)
         if provider is None:
             raise NotFound(f"There is no provider {provider_id[:80]!r}.")
-        request = ChatRequest(
-            model=model,
-            messages=[{"role": "user", "content": QUESTION}],
-            params={"max_tokens": MOST_TOKENS},
-            provider=provider_id,
-        )
+        question = question_for(provider, model)
         try:
-            candidate = self._router.candidates(request, call.principal)[0]
+            candidate = self._router.candidates(question.request, call.principal, ability=question.ability)[0]
         except NotFound as error:
             if provider.on and model is not None:
                 raise
             return CheckReport(provider_id, works=False, message=error.message)
-        return self._ask(request, candidate, call)
+        return self._ask(question, candidate, call)
 
-    def _ask(self, request: ChatRequest, candidate: Candidate, call: CallContext) -> CheckReport:
-        prompt_tokens = prompt_estimate(request.messages)
+    def _ask(self, question: Question, candidate: Candidate, call: CallContext) -> CheckReport:
         books = CallBooks(
             self._ledger,
             self._usage,
-            request=request,
+            request=question.request,
             call=call,
-            bound=lambda one: chat_bound(request, one, prompt_tokens),
+            bound=question.bound,
         )
         attempts = Attempts([candidate], call, self._watch, asks_anyway=True)
         attempts.next()
         attempt = books.reserve(candidate, attempts.number)
         started = time.monotonic()
         try:
-            text, usage = self._answer(request, attempt, started + TRY_SECONDS)
+            seconds = min(max(TRY_SECONDS, candidate.model.timeout_s or 0.0), LONGEST_TRY_S)
+            adapter = self._factory.adapter_for(candidate)
+            said, usage, attempt = question.ask(adapter, attempt, started + seconds)
         except ProviderFailure as failure:
             attempts.failed(failure)
             cost = books.close(attempt, attempts, usage=None, error=failure, status=failure.status)
@@ -131,13 +210,7 @@ class ProviderCheck:
                 raise
             return _report(candidate, started, works=False, message=told.message, cost=cost)
         cost = books.close(attempt, attempts, usage=usage)
-        said = f"It works: {text.strip()[:80]!r}" if text.strip() else "It works, and answered with an empty text."
         return _report(candidate, started, works=True, message=said, usage=usage, cost=cost)
-
-    def _answer(self, request: ChatRequest, attempt: Attempt, deadline: float) -> tuple[str, Usage]:
-        result = self._factory.adapter_for(attempt.candidate).chat(request, attempt.candidate, deadline)
-        output = tokens_of_chars(len(result.text))
-        return result.text, result.usage or Usage(input=attempt.prompt_tokens, output=output, estimated=True)
 
 
 def _report(

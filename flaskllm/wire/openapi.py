@@ -285,7 +285,10 @@ HEADERS: dict[str, Any] = {
     "X-FlaskLLM-Cost": _header("US dollars, where a price is known", {"type": "number", "minimum": 0}),
     "X-FlaskLLM-Cache": _header("Whether the answer was at hand already: `hit`, or `none`", STRING),
     "Idempotency-Replayed": _header("`true` where this `Idempotency-Key` was answered before", one_of("true")),
-    "X-FlaskLLM-Attempts": _header("Calls that it took", {"type": "integer", "minimum": 0}),
+    "X-FlaskLLM-Attempts": _header(
+        "How many calls went out, and how each went: a structured list",
+        {"type": "string", "pattern": "^[0-9]+(, .+)?$", "examples": ['1, "openai/gpt-4o";at="main";is=ok']},
+    ),
     "X-FlaskLLM-Dropped-Params": _header("Parameters that were left out or changed", STRING),
     **{
         f"x-ratelimit-{what}-{of}": _header(f"{about}, {of}", STRING)
@@ -302,8 +305,10 @@ MODEL_HEADERS = (
 ERROR_HEADERS = {
     401: ("X-FlaskLLM-Error", "WWW-Authenticate"),
     409: ("X-FlaskLLM-Error", "Retry-After", "x-should-retry"),
-    429: ("X-FlaskLLM-Error", "Retry-After", "x-should-retry"),
-    503: ("X-FlaskLLM-Error", "Retry-After"),
+    429: ("X-FlaskLLM-Error", "Retry-After", "x-should-retry", "X-FlaskLLM-Attempts"),
+    502: ("X-FlaskLLM-Error", "X-FlaskLLM-Attempts"),
+    503: ("X-FlaskLLM-Error", "Retry-After", "X-FlaskLLM-Attempts"),
+    504: ("X-FlaskLLM-Error", "X-FlaskLLM-Attempts"),
 }
 
 

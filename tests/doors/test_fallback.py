@@ -13,8 +13,8 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from flaskllm.extensions import db
-from tests.actors import Caller, frames
-from tests.conftest import MakeApp
+from tests.actors import Caller, calls_of, frames, story_of
+from tests.conftest import MakeApp, provider_environment
 from tests.doors.two_providers import FIRST_FAILS, read_events, two_providers
 from tests.upstream import Upstream, faults
 
@@ -66,7 +66,7 @@ def attempts(app: Flask) -> list[Any]:
 
 def check(response: TestResponse, said: str, app: Flask) -> None:
     assert said == "echo: hello"
-    assert response.headers["X-FlaskLLM-Attempts"] == "2"
+    assert calls_of(response.headers) == 2
     assert response.headers["X-FlaskLLM-Provider"] == "llama"
     assert attempts(app) == [("openai", 1), ("llama", 1)]
 
@@ -116,3 +116,52 @@ def test_after_the_first_frame_nobody_else_is_asked(make_app: MakeApp, upstream:
     assert "".join(delta["text"] for _, delta in deltas).startswith("one")
     assert (last, told["error"]["code"]) == ("error", "provider_error")
     assert attempts(pair) == [("openai", 1)]
+
+
+def test_the_header_tells_the_story(pair: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(pair)
+    for fault, outcome in [(faults.status(500), "error"), (faults.status(401), "key_rejected")]:
+        upstream.script(fault, vendor="openai", times=1)
+        told = caller.chat(model="both").headers
+        assert story_of(told) == [("openai/first", "main", outcome), ("llama/second", "main", "ok")]
+
+
+def test_a_streams_story_goes_on_when_its_headers_go_out(pair: Flask, upstream: Upstream) -> None:
+    upstream.script(faults.status(500), vendor="openai")
+    response = Caller.on(pair).chat(model="both", stream=True)
+    response.get_data()
+    assert story_of(response.headers) == [("openai/first", "main", "error"), ("llama/second", "main", "open")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_tells_the_story_too(pair: Flask, upstream: Upstream, stream: bool) -> None:
+    upstream.script(faults.status(500), vendor="openai")
+    upstream.script(faults.hang(), vendor="llama")
+    pair.config["REQUEST_TIMEOUT"] = 1.0
+    response = Caller.on(pair).chat(model="both", stream=stream, status=502)
+    assert story_of(response.headers) == [("openai/first", "main", "error"), ("llama/second", "main", "timeout")]
+
+
+def test_a_refused_request_tells_who_refused_it(pair: Flask, upstream: Upstream) -> None:
+    upstream.script(faults.status(400), vendor="openai")
+    response = Caller.on(pair).chat(model="both", status=400)
+    assert story_of(response.headers) == [("openai/first", "main", "refused")]
+
+
+def test_where_an_account_has_no_credit_its_key_is_put_aside_and_the_second_answers(
+    make_app: MakeApp, upstream: Upstream, tmp_path: Path
+) -> None:
+    overlay = tmp_path / "models.yaml"
+    overlay.write_text(
+        "models:\n  first: {provider: anthropic, model_name: claude-sonnet-5, aliases: [both]}\n"
+        "  second: {provider: llama, aliases: [both]}\n"
+    )
+    environment = provider_environment(upstream, "anthropic", "llama")
+    app = make_app(LLM_GATEWAY_CONFIG_PATH=str(overlay), **environment)
+    app.test_cli_runner().invoke(args=["seed"])
+    upstream.script("insufficient_quota", vendor="anthropic")
+    caller = Caller.on(app)
+    stories = [story_of(caller.chat(model="both").headers) for _ in range(2)]
+    assert stories[0] == [("anthropic/first", "main", "key_rejected"), ("llama/second", "main", "ok")]
+    assert stories[1] == [("llama/second", "main", "ok")]
+    assert caller.chat(model="anthropic/first", status=502).json["error"]["code"] == "provider_error"

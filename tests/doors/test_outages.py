@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from flaskllm.services import circuit_board
-from tests.actors import Caller
+from tests.actors import Caller, calls_of, story_of
 from tests.conftest import MakeApp, provider_environment
 from tests.doors.two_providers import two_providers
 from tests.upstream import Upstream, faults
@@ -47,6 +47,10 @@ def test_all_providers_down(pair: Flask, upstream: Upstream, stream: bool) -> No
     assert response.json["error"]["code"] == "unavailable"
     assert "status 500" in response.json["error"]["message"]
     assert 1 <= int(response.headers["Retry-After"]) <= circuit_board.PROBE_EVERY_S + 2
+    assert story_of(response.headers) == [
+        ("openai/first", "main", "resting;unsent"),
+        ("llama/second", "main", "resting;unsent"),
+    ]
 
 
 def test_it_is_back_within_fifteen_seconds(pair: Flask, upstream: Upstream) -> None:
@@ -83,9 +87,14 @@ def test_one_region_down_is_nobodys_error(make_app: MakeApp, upstream: Upstream)
     )
     caller = Caller.on(app)
     responses = [caller.chat(model="azure_openai/gpt-4o") for _ in range(20)]
-    tried = [response.headers["X-FlaskLLM-Attempts"] for response in responses]
-    assert tried.count("2") == circuit_board.IN_A_ROW
-    assert tried[-5:] == ["1"] * 5
+    tried = [calls_of(response.headers) for response in responses]
+    assert tried.count(2) == circuit_board.IN_A_ROW
+    assert tried[-5:] == [1] * 5
+    passed_over = next(response for response in responses if calls_of(response.headers) == 2)
+    assert story_of(passed_over.headers) == [
+        ("azure_openai/gpt-4o", "east_us", "unreachable"),
+        ("azure_openai/gpt-4o", "west_europe", "ok"),
+    ]
 
 
 def test_a_request_that_is_refused_takes_nobody_away(pair: Flask, upstream: Upstream) -> None:
@@ -122,7 +131,7 @@ def test_a_short_wait_is_waited_for_where_nobody_else_can_answer(make_app: MakeA
     for wait in (1, "1500ms"):
         upstream.script(faults.status(429, retry_after=wait), vendor="openai", times=1)
         began = time.monotonic()
-        assert caller.chat(model="openai/gpt-4o").headers["X-FlaskLLM-Attempts"] == "2"
+        assert calls_of(caller.chat(model="openai/gpt-4o").headers) == 2
         assert 1 <= time.monotonic() - began < 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,33 @@ def test_a_provider_that_is_off_names_its_switch(app: Flask) -> None:
 def test_what_is_not_there_is_not_found(openai: Flask, provider_id: str, model: str | None) -> None:
     with pytest.raises(NotFound):
         check(openai, provider_id, model)
+
+
+ONLY = """
+providers:
+  studio: {kind: openai_compatible, base_url: "%s", api_key: "${STUDIO_KEY}"}
+models:
+  studio/%s: {type: %s, model_name: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    "name, kind, path, said",
+    [
+        ("text-embedding-3-small", "embedding", "/v1/embeddings", "a vector of"),
+        ("gpt-image-1", "image", "/v1/images/generations", "an image"),
+    ],
+)
+def test_a_provider_without_a_chat_model_is_asked_for_what_it_has(
+    make_app: MakeApp, upstream: Upstream, tmp_path: Path, name: str, kind: str, path: str, said: str
+) -> None:
+    overlay = tmp_path / "models.yaml"
+    overlay.write_text(ONLY % (upstream.openai_base, name, kind, name))
+    app = make_app(LLM_GATEWAY_CONFIG_PATH=str(overlay), STUDIO_KEY=upstream.keys["openai"])
+    app.test_cli_runner().invoke(args=["seed"])
+    for model in (None, name, f"studio/{name}"):
+        report = check(app, "studio", model)
+        assert report.works, report.message
+        assert said in report.message
+    assert {seen.path for seen in upstream.requests} == {f"/openai{path}"}
+    assert rows(app, "SELECT DISTINCT state FROM attempts") == [("settled",)]
