@@ -141,7 +141,7 @@ class _Wiring:
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.metrics = Metrics(version=VERSION)
-        self.usage = UsageService(self.database, self.metrics)
+        self.usage = UsageService(self.database, self.metrics, zone=ZoneInfo(settings.budget_timezone))
         self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)))
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)

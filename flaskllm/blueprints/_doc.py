@@ -18,11 +18,11 @@ class Doc:
     """One operation.
 
     ``body``, ``answer``: their forms; None where there is none. ``query``, ``headers``: OpenAPI parameter objects.
-    ``media``: the answer's type; ``or_text``: that of the same answer as text. ``streams``: the answer may be
-    server-sent events too. ``errors``: statuses beyond those that `blueprints.docs` knows of by guard, path and body;
-    ``never``: statuses that it would name and that this view does not give. ``body_media``: what else than JSON is
-    read. ``also``: forms of other answers in JSON, by their status. ``security``: alternatives, where the guard does
-    not say them all.
+    ``media``: the answer's type; ``or_as``: what else the same answer may come as, by media type. ``streams``: the
+    answer may be server-sent events too. ``errors``: statuses beyond those that `blueprints.docs` knows of by guard,
+    path and body; ``never``: statuses that it would name and that this view does not give. ``body_media``: what else
+    than JSON is read. ``also``: forms of other answers in JSON, by their status. ``security``: alternatives, where
+    the guard does not say them all.
     """
 
     summary: str
@@ -32,7 +32,7 @@ class Doc:
     query: Sequence[Mapping[str, Any]] = ()
     headers: Sequence[Mapping[str, Any]] = ()
     media: str = "application/json"
-    or_text: str | None = None
+    or_as: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     streams: bool = False
     errors: Sequence[int] = ()
     body_media: Sequence[str] = ("application/json",)

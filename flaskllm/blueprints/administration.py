@@ -15,9 +15,9 @@ from flaskllm.blueprints._http import (
     no_content,
     optional_json_body,
     page,
-    query,
     whole,
 )
+from flaskllm.blueprints._reports import TABLES, report_parameters, send_report
 from flaskllm.extensions import services
 from flaskllm.services.usage import GROUPS
 from flaskllm.wire import accounts, shapes
@@ -39,10 +39,6 @@ FILTERS_OF_AUDIT = (
     parameter("actor", "A user's id, or a name as the trail has it"),
     parameter("action", "Such as `user.change`"),
     parameter("target", "Such as `user:{id}`"),
-)
-REPORT = (
-    parameter("group_by", f"One or two of {', '.join(GROUPS)}, with a comma between; `day` if left out"),
-    parameter("format", "The series alone as a table, or everything", shapes.one_of(*usage_wire.FORMATS)),
 )
 HIGHEST_NUMBER = 999_999_999
 
@@ -153,16 +149,13 @@ def rotate_token(token_id: str) -> Response:
 
 @bp.get("/usage")
 @documented(
-    "What everybody used, in all and by group", answer=usage_wire.USAGE, or_text="text/csv", query=(*SPAN, *REPORT)
+    "What everybody used, in all and by group",
+    answer=usage_wire.USAGE,
+    or_as=TABLES,
+    query=report_parameters(GROUPS),
 )
 def read_usage() -> Response:
-    given = query("from", "to", "group_by", "format")
-    since, until = usage_wire.read_span(given)
-    groups, form = usage_wire.read_groups(given, GROUPS), usage_wire.read_format(given)
-    report = services.usage.report(None, since, until, by=groups)
-    if form == "csv":
-        return _table(usage_wire.write_csv(report))
-    return json_response(usage_wire.write_report(report))
+    return send_report(None, GROUPS, json_response)
 
 
 @bp.get("/audit")
@@ -176,9 +169,3 @@ def list_audit() -> Response:
     number = None if after is None else whole(after, "after", least=1, most=HIGHEST_NUMBER)
     rows, following = services.audit.list(limit=limit, after=number, **wire.read_audit_filters(given))
     return listing(wire.write_entries(rows), None if following is None else str(following))
-
-
-def _table(text: str) -> Response:
-    response = Response(text, content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = 'attachment; filename="usage.csv"'
-    return response

@@ -236,8 +236,7 @@ def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
 
 def _answers(told: Doc) -> dict[int, dict[str, Any]]:
     media: dict[str, Any] = {} if told.answer is None else {told.media: told.answer}
-    if told.or_text:
-        media[told.or_text] = {"type": "string"}
+    media |= told.or_as
     if told.streams:
         media["text/event-stream"] = {"description": "Server-sent events"}
     return {told.status: media} | {status: {"application/json": form} for status, form in told.also.items()}

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from flaskllm.blueprints._doc import documented, parameter
+from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._guard import current_principal
-from flaskllm.blueprints._http import query, success
-from flaskllm.extensions import services
+from flaskllm.blueprints._http import success
+from flaskllm.blueprints._reports import TABLES, report_parameters, send_report
 from flaskllm.wire import shapes
 from flaskllm.wire import usage as wire
 
 bp = Blueprint("usage", __name__)
 
 
-PARAMETERS = (
-    parameter("from", "The first day or moment, in ISO 8601; without a zone in UTC"),
-    parameter("to", "The last day, or the moment after the last"),
-    parameter("group_by", f"One or two of {', '.join(wire.OWN_GROUPS)}, with a comma between; `day` if left out"),
-)
-
-
 @bp.get("")
-@documented("Your own usage, in all and by day, model or token", answer=shapes.success(wire.USAGE), query=PARAMETERS)
+@documented(
+    "Your own usage, in all and by day, token, model, provider or tag",
+    answer=shapes.success(wire.USAGE),
+    or_as=TABLES,
+    query=report_parameters(wire.OWN_GROUPS),
+)
 def read_usage() -> Response:
-    given = query("from", "to", "group_by")
-    since, until = wire.read_span(given)
-    groups = wire.read_groups(given, wire.OWN_GROUPS)
-    return success(wire.write_report(services.usage.report(current_principal().user_id, since, until, by=groups)))
+    return send_report(current_principal().user_id, wire.OWN_GROUPS, success)

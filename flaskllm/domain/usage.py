@@ -14,6 +14,8 @@ BUCKETS = (
     "input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "audio_input", "audio_output",
     "image_input", "image_output", "images",
 )  # fmt: skip
+PARTS = tuple(name for name in BUCKETS if name not in ("input", "output"))
+"""What is counted apart within a prompt or an answer: the rest of each is ``input`` and ``output``."""
 MOST_TOKENS = 2**53 - 1
 """Counts beyond what a JSON number holds exactly are nonsense and are clamped."""
 

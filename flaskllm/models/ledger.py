@@ -19,7 +19,7 @@ class AttemptRow(Model):
     """One attempt at one provider: written before the call goes out, settled once after it.
 
     ``holds``: JSON of the budgets and periods it holds money in. ``lease_until``: when the reaper may take it.
-    ``usage``: JSON of tokens and rate by bucket.
+    ``usage``: JSON of tokens and rate by bucket. ``tags``: JSON of the tags that the token had then.
     """
 
     __tablename__ = "attempts"
@@ -53,10 +53,15 @@ class AttemptRow(Model):
     started_at: Mapped[int] = mapped_column(BigInteger)
     settled_at: Mapped[int | None] = mapped_column(BigInteger)
     lease_until: Mapped[int] = mapped_column(BigInteger)
+    tags: Mapped[str | None] = mapped_column(Text)
 
 
 class CallRow(Model):
-    """One model call as its caller sees it: S4's fields, and who and what it cost."""
+    """One model call as its caller sees it: S4's fields, and who and what it cost.
+
+    The buckets from ``cache_read`` to ``image_output`` are parts of ``prompt_tokens`` and ``completion_tokens``, and
+    null where they hold nothing; ``images`` are paid by the piece. ``tags``: JSON of what the token had at the call.
+    """
 
     __tablename__ = "calls"
     __table_args__ = (
@@ -88,6 +93,16 @@ class CallRow(Model):
     claimed_user: Mapped[str | None] = mapped_column(String(128))
     client_id: Mapped[str | None] = mapped_column(String(128))
     call_metadata: Mapped[str | None] = mapped_column("metadata", Text)
+    tags: Mapped[str | None] = mapped_column(Text)
+    cache_read: Mapped[int | None] = mapped_column(BigInteger)
+    cache_write_5m: Mapped[int | None] = mapped_column(BigInteger)
+    cache_write_1h: Mapped[int | None] = mapped_column(BigInteger)
+    reasoning: Mapped[int | None] = mapped_column(BigInteger)
+    audio_input: Mapped[int | None] = mapped_column(BigInteger)
+    audio_output: Mapped[int | None] = mapped_column(BigInteger)
+    image_input: Mapped[int | None] = mapped_column(BigInteger)
+    image_output: Mapped[int | None] = mapped_column(BigInteger)
+    images: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class BudgetRow(Model):

@@ -20,9 +20,11 @@ from flaskllm.repositories.database import Database
 
 INSERT_ATTEMPT = """
 INSERT INTO attempts (id, request_id, number, state, user_id, token_id, door, model, backend_model, provider, endpoint,
-    price_version, reserved, cost, priced, holds, prompt_tokens, completion_tokens, estimated, started_at, lease_until)
+    price_version, reserved, cost, priced, holds, prompt_tokens, completion_tokens, estimated, started_at, lease_until,
+    tags)
 VALUES (:id, :request_id, :number, 'reserved', :user_id, :token_id, :door, :model, :backend_model, :provider, :endpoint,
-    :price_version, :reserved, NULL, :priced, :holds, 0, 0, :no, :started_at, :lease_until)
+    :price_version, :reserved, NULL, :priced, :holds, 0, 0, :no, :started_at, :lease_until,
+    :tags)
 """
 SETTLE_ATTEMPT = """
 UPDATE attempts SET state = :state, cost = :cost, prompt_tokens = :prompt_tokens,
@@ -33,10 +35,12 @@ WHERE id = :id AND state = 'reserved'
 INSERT_CALL = """
 INSERT INTO calls (id, request_id, user_id, token_id, door, model, backend_model, provider, started_at, finished_at,
     latency_ms, prompt_tokens, completion_tokens, cost, status, error_code, attempts, streamed, estimated,
-    correlation_id, claimed_user, client_id, metadata)
+    correlation_id, claimed_user, client_id, metadata, tags, cache_read, cache_write_5m, cache_write_1h, reasoning,
+    audio_input, audio_output, image_input, image_output, images)
 VALUES (:id, :request_id, :user_id, :token_id, :door, :model, :backend_model, :provider, :started_at, :finished_at,
     :latency_ms, :prompt_tokens, :completion_tokens, :cost, :status, :error_code, :attempts, :streamed, :estimated,
-    :correlation_id, :claimed_user, :client_id, :metadata)
+    :correlation_id, :claimed_user, :client_id, :metadata, :tags, :cache_read, :cache_write_5m, :cache_write_1h,
+    :reasoning, :audio_input, :audio_output, :image_input, :image_output, :images)
 """
 OPEN_BUDGET = """
 INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, :period, 0, 0) ON CONFLICT (id, period) DO NOTHING
@@ -62,7 +66,7 @@ IS_THERE = "SELECT 1 FROM attempts WHERE id = :id"
 OPEN_CALLS = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND token_id = :token_id"
 EXPIRED = """
 SELECT id, request_id, number, user_id, token_id, door, model, backend_model, provider, reserved, priced, holds,
-    started_at
+    started_at, tags
 FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
 """
 

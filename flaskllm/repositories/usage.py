@@ -1,35 +1,43 @@
-"""What calls added up to: in all, and by day, user, token, model and provider."""
+"""What calls added up to: in all, and by day, user, token, model, provider and tag."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, case, func, literal, select, text
 from sqlalchemy.orm import Session
 
+from flaskllm.domain.usage import PARTS
 from flaskllm.models.account import ApiToken, User
 from flaskllm.models.ledger import CallRow
 
 DAY_MS = 86_400_000
 HALF = 2**31
 """Sums are taken in two halves: two absurd counts would overflow a database's integer, and the whole report with it."""
+REPORT_MS = 30_000
+"""How long a report may take on PostgreSQL: longer than a call's own statements, which nobody should wait for."""
+UTC = ZoneInfo("UTC")
 
 KEYS: Mapping[str, Any] = {
-    "day": CallRow.started_at // DAY_MS,
     "user": CallRow.user_id,
     "token": CallRow.token_id,
     "model": func.coalesce(CallRow.backend_model, CallRow.model),
     "provider": CallRow.provider,
+    "tag": CallRow.tags,
 }
-"""What calls are grouped by: ``day`` in days since 1970 in UTC; ``model`` as called, or as asked where none was."""
+"""What calls are grouped by, besides days: ``model`` as called, or as asked where none was; ``tag`` by all of a call's
+tags together, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageTotals:
-    """Sums over calls; ``cost`` in 10⁻⁹ dollar, ``unpriced`` counts calls without a price."""
+    """Sums over calls; ``cost`` in 10⁻⁹ dollar; ``unpriced``, ``estimated`` and ``interrupted`` count calls without a
+    price, calls whose tokens are not a provider's word, and calls whose process died. ``parts``: `PARTS` by name."""
 
     requests: int = 0
     errors: int = 0
@@ -38,9 +46,13 @@ class UsageTotals:
     cost: int = 0
     unpriced: int = 0
     estimated: int = 0
+    interrupted: int = 0
+    parts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
 
     def __add__(self, other: UsageTotals) -> UsageTotals:
-        return UsageTotals(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        names = [one.name for one in fields(self) if one.name != "parts"]
+        counts = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return UsageTotals(**counts, parts={name: held + other.parts[name] for name, held in self.parts.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +64,84 @@ class Span:
     until: datetime | None = None
 
 
-def totals(session: Session, span: Span) -> UsageTotals:
-    return _totals(session.execute(_within(select(*_sums()), span)).one())
+def series(
+    session: Session, span: Span, by: Sequence[str], *, most: int, zone: tzinfo = UTC
+) -> list[tuple[tuple[Any, ...], UsageTotals]]:
+    """The sums of each group, at most ``most`` groups: the values of `KEYS` in the order asked, and the sums.
 
-
-def series(session: Session, span: Span, by: Sequence[str], *, most: int) -> list[tuple[tuple[Any, ...], UsageTotals]]:
-    """The same for each group, at most ``most`` groups: the values of `KEYS` in the order asked, and the sums."""
-    keys = [KEYS[name] for name in by]
+    ``day`` is in days since 1970 in ``zone``. Without groups there is one, unless there are no calls.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SET LOCAL statement_timeout = {REPORT_MS}"))
+    keys = [_days(session, span, zone) if name == "day" else KEYS[name] for name in by]
     rows = session.execute(_within(select(*keys, *_sums()), span).group_by(*keys).limit(most)).all()
     return [(tuple(row[: len(keys)]), _totals(row[len(keys) :])) for row in rows]
 
 
 def user_names(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Also of closed accounts, whose rows stay."""
     return {row.id: row.username for row in session.execute(select(User.id, User.username).where(User.id.in_(ids)))}
 
 
-def token_facts(session: Session, ids: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
-    """Name and tags of each token that is known."""
-    rows = session.execute(select(ApiToken.id, ApiToken.name, ApiToken.tags).where(ApiToken.id.in_(ids)))
-    return {row.id: (row.name, list(row.tags)) for row in rows}
+def token_names(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Also of revoked tokens, whose rows stay."""
+    return {row.id: row.name for row in session.execute(select(ApiToken.id, ApiToken.name).where(ApiToken.id.in_(ids)))}
+
+
+def tags_of(held: str | None) -> list[str]:
+    """The tags that a row holds as JSON."""
+    return json.loads(held) if held else []
+
+
+# -- days -------------------------------------------------------------------------------------------------------------
+
+
+def _days(session: Session, span: Span, zone: tzinfo) -> ColumnElement[Any]:
+    """Days since 1970 as the zone's clocks count them: each call's moment shifted by what the clocks were ahead then.
+
+    Clocks change a few times a year, so that a handful of shifts says it all, in any database.
+    """
+    first, last = session.execute(_within(select(*EDGES), span)).one()
+    shifts = _shifts(int(first or 0), int(last or 0), zone)
+    shifted = CallRow.started_at + literal(shifts[-1][1])
+    if len(shifts) > 1:
+        whens = [(CallRow.started_at < before, CallRow.started_at + ahead) for before, ahead in shifts[:-1]]
+        shifted = case(*whens, else_=shifted)
+    return shifted // DAY_MS
+
+
+EDGES: tuple[ColumnElement[Any], ...] = (func.min(CallRow.started_at), func.max(CallRow.started_at))
+
+
+def _shifts(first: int, last: int, zone: tzinfo) -> list[tuple[int, int]]:
+    """(until when, how far the clocks are ahead of UTC), in milliseconds and in order, for all from first to last."""
+    found, at, ahead = [], first, _ahead(first, zone)
+    while at < last:
+        following = min(at + DAY_MS, last)
+        if (then := _ahead(following, zone)) != ahead:
+            found.append((_change(at, following, ahead, zone), ahead))
+            ahead = then
+        at = following
+    return [*found, (last + 1, ahead)]
+
+
+def _change(low: int, high: int, ahead: int, zone: tzinfo) -> int:
+    """The first millisecond at which the clocks are no more so far ahead, by halving."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _ahead(middle, zone) == ahead else (low, middle)
+    return high
+
+
+def _ahead(at: int, zone: tzinfo) -> int:
+    offset = (EPOCH + timedelta(milliseconds=at)).astimezone(zone).utcoffset() or timedelta()
+    return offset // timedelta(milliseconds=1)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# -- sums -------------------------------------------------------------------------------------------------------------
 
 
 def _within(query: Select[Any], span: Span) -> Select[Any]:
@@ -87,11 +158,13 @@ def _sums() -> list[ColumnElement[Any]]:
     return [
         func.count(),
         func.count().filter(CallRow.status >= 400),
+        func.count().filter(CallRow.cost.is_(None)),
+        func.count().filter(CallRow.estimated),
+        func.count().filter(CallRow.error_code == "interrupted"),
         *_halves(CallRow.prompt_tokens),
         *_halves(CallRow.completion_tokens),
         *_halves(CallRow.cost),
-        func.count().filter(CallRow.cost.is_(None)),
-        func.count().filter(CallRow.estimated),
+        *(func.coalesce(func.sum(getattr(CallRow, name)), 0) for name in PARTS),
     ]
 
 
@@ -100,15 +173,16 @@ def _halves(column: Any) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
 
 
 def _totals(row: Sequence[Any]) -> UsageTotals:
-    requests, errors, prompt_h, prompt_l, completion_h, completion_l, cost_h, cost_l, unpriced, estimated = map(
-        int, row
-    )
+    requests, errors, unpriced, estimated, interrupted, *sums = map(int, row)
+    prompt, completion, cost = (high * HALF + low for high, low in zip(sums[0:6:2], sums[1:6:2], strict=True))
     return UsageTotals(
         requests=requests,
         errors=errors,
-        prompt_tokens=prompt_h * HALF + prompt_l,
-        completion_tokens=completion_h * HALF + completion_l,
-        cost=cost_h * HALF + cost_l,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cost=cost,
         unpriced=unpriced,
         estimated=estimated,
+        interrupted=interrupted,
+        parts=dict(zip(PARTS, sums[6:], strict=True)),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import period_key, seconds_to_end
 from flaskllm.domain.pricing import Price, bound_of, breakdown_of, cost_of
 from flaskllm.domain.principal import Budget
-from flaskllm.domain.usage import Usage
+from flaskllm.domain.usage import PARTS, Usage
 from flaskllm.errors import BudgetExceeded, RateLimited, Unavailable
 from flaskllm.repositories.ledger import (
     Expired,
@@ -38,7 +38,7 @@ from flaskllm.repositories.ledger import (
 log = logging.getLogger(__name__)
 
 SETTLED, RELEASED, INTERRUPTED = "settled", "released", "interrupted"
-TAKEN_OVER = ("request_id", "user_id", "token_id", "door", "model", "backend_model", "provider", "started_at")
+TAKEN_OVER = ("request_id", "user_id", "token_id", "door", "model", "backend_model", "provider", "started_at", "tags")
 DEFAULT_OUTPUT_CAP = 4096
 """Output tokens taken as the bound where neither the caller nor the catalogue names one."""
 
@@ -156,6 +156,7 @@ class Ledger:
             "holds": holds_to_json(holds),
             "no": False,
             "started_at": started,
+            "tags": tags_text(call.principal.tags),
             "lease_until": started + int((seconds + self._lease_s) * 1000),
         }
 
@@ -273,6 +274,7 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "claimed_user": None,
         "client_id": None,
         "metadata": None,
+        **dict.fromkeys(PARTS),
     }
     return Settle(values, row["reserved"], row["reserved"], holds_from_json(row["holds"]), call)
 
@@ -286,6 +288,15 @@ def chat_bound(request: ChatRequest, candidate: Candidate, prompt_tokens: int) -
     """What an answer in words may come to."""
     tokens, price = output_cap(request, candidate) * request.choices, candidate.model.price
     return Bound(bound_of(prompt_tokens, tokens, price), Usage(prompt_tokens, output=tokens, estimated=True), price)
+
+
+def tags_text(tags: Sequence[str]) -> str | None:
+    """Tags as the rows keep them: JSON in one order, so that equal ones are one group; None where there are none.
+
+    >>> tags_text(("b", "a"))
+    '["a","b"]'
+    """
+    return json.dumps(sorted(set(tags)), ensure_ascii=False, separators=(",", ":")) if tags else None
 
 
 def asked_name(request: Asked) -> str:

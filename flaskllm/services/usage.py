@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
@@ -19,12 +20,12 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.embedding import EmbedRequest
 from flaskllm.domain.image import ImageRequest
 from flaskllm.domain.pricing import to_dollars
-from flaskllm.domain.usage import Usage
+from flaskllm.domain.usage import PARTS, Usage
 from flaskllm.errors import invalid
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import new_row_id
-from flaskllm.repositories.usage import Span, UsageTotals, series, token_facts, totals, user_names
-from flaskllm.services.ledger import asked_name
+from flaskllm.repositories.usage import Span, UsageTotals, series, tags_of, token_names, user_names
+from flaskllm.services.ledger import asked_name, tags_text
 from flaskllm.services.metrics import Metrics
 
 log = logging.getLogger("flaskllm.llm_request")
@@ -35,6 +36,7 @@ AnyRequest = ChatRequest | EmbedRequest | ImageRequest
 GROUPS = ("day", "user", "token", "model", "provider", "tag")
 MOST_GROUPS = 10_000
 EPOCH = date(1970, 1, 1)
+UTC_ZONE = ZoneInfo("UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Sums of a span, and the same for each group: its fields (a user's id and name, a day, …) and its sums."""
+    """Sums of a span, and the same for each group: its fields (a user's id and name, a day, …) and its sums.
+
+    ``zone``: the name of the time zone whose days these are.
+    """
 
     span: Span
+    zone: str
     by: tuple[str, ...]
     totals: UsageTotals
     series: list[tuple[dict[str, str | None], UsageTotals]]
@@ -62,9 +68,10 @@ class UsageReport:
 class UsageService:
     """Describes a call for the ledger and the log, and reports what calls added up to."""
 
-    def __init__(self, database: Database, metrics: Metrics) -> None:
+    def __init__(self, database: Database, metrics: Metrics, *, zone: ZoneInfo = UTC_ZONE) -> None:
         self._database = database
         self._metrics = metrics
+        self.zone = zone
 
     def row(self, request: AnyRequest, call: CallContext, outcome: Outcome) -> dict[str, Any]:
         """The values of `repositories.ledger.INSERT_CALL`."""
@@ -95,6 +102,8 @@ class UsageService:
             "claimed_user": call.claims.user_id,
             "client_id": call.claims.client_id,
             "metadata": json.dumps(dict(call.metadata)) if call.metadata else None,
+            "tags": tags_text(principal.tags),
+            **{name: getattr(outcome.usage, name) or None for name in PARTS},
         }
 
     def tell(self, row: dict[str, Any]) -> None:
@@ -111,38 +120,37 @@ class UsageService:
     ) -> UsageReport:
         """What one user's calls (None: everybody's) added up to between two moments, in all and by some of `GROUPS`.
 
-        Tags are those that a token has now; a call counts under each of its token's. Raises `InvalidRequest` where that
-        is more than anybody reads.
+        Tags are those that a token had at the call; a call counts under each of them. Raises `InvalidRequest` where
+        that is more than anybody reads.
         """
         span = Span(user_id, since, until)
-        columns = ["token" if name == "tag" else name for name in by]
         with self._database.reading() as session:
-            whole = totals(session, span)
-            found = series(session, span, columns, most=MOST_GROUPS + 1)
+            found = series(session, span, by, most=MOST_GROUPS + 1, zone=self.zone)
             if len(found) > MOST_GROUPS:
                 raise invalid("group_by", f"makes more than {MOST_GROUPS} groups of this; narrow from and to")
-            names = _Names(session, columns, [keys for keys, _ in found])
-        return UsageReport(span, tuple(by), whole, _folded(found, by, names))
+            names = _Names(session, by, [keys for keys, _ in found])
+        whole = sum((held for _, held in found), UsageTotals())
+        return UsageReport(span, self.zone.key, tuple(by), whole, _folded(found, by, names))
 
 
 class _Names:
-    """Names of the users and tokens of a report, and the tokens' tags."""
+    """Names of the users and tokens of a report."""
 
     def __init__(self, session: Session, columns: Sequence[str], found: Sequence[tuple[Any, ...]]) -> None:
         ids = {name: {keys[place] for keys in found} - {None} for place, name in enumerate(columns)}
         self._users = user_names(session, sorted(ids.get("user", ())))
-        self._tokens = token_facts(session, sorted(ids.get("token", ())))
+        self._tokens = token_names(session, sorted(ids.get("token", ())))
 
     def fields(self, name: str, key: Any) -> list[dict[str, str | None]]:
-        """One group's key as the fields of a report: several only for tags, of which a token has several."""
+        """One group's key as the fields of a report: several only for tags, of which a call has several."""
         if name == "day":
             return [{"day": (EPOCH + timedelta(days=int(key))).isoformat()}]
         if name == "user":
             return [{"user_id": key, "username": self._users.get(key)}]
         if name == "token":
-            return [{"token_id": key, "token_name": self._tokens.get(key, (None,))[0]}]
+            return [{"token_id": key, "token_name": self._tokens.get(key)}]
         if name == "tag":
-            return [{"tag": tag} for tag in self._tokens.get(key, (None, []))[1]] or [{"tag": None}]
+            return [{"tag": tag} for tag in tags_of(key)] or [{"tag": None}]
         return [{name: key}]
 
 
@@ -159,7 +167,7 @@ def _folded(
     return [(dict(group), held) for group, held in ordered]
 
 
-NOT_LOGGED = frozenset({"id"})
+NOT_LOGGED = frozenset({"id", "tags", *PARTS})
 
 
 def iso(milliseconds: int) -> str:
