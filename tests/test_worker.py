@@ -15,7 +15,7 @@ def leave_behind(app: Flask, *, amount: int) -> None:
         "id": new_row_id(), "request_id": "r-1", "number": 1, "user_id": "u", "token_id": None, "door": "openai",
         "model": "gpt-4o", "backend_model": "gpt-4o", "provider": "openai", "endpoint": "", "price_version": "",
         "reserved": amount, "priced": True, "holds": '[["user:u", "total"]]', "no": False, "started_at": now_ms(),
-        "lease_until": now_ms() - 1,
+        "lease_until": now_ms() - 1, "tags": '["x"]',
     }  # fmt: skip
     ledger = app.extensions["flaskllm"].ledger
     assert ledger._run(Reserve(row, amount, (Hold("user:u", "total", 10**9),))) is None
@@ -27,8 +27,8 @@ def test_what_a_dead_process_left_is_settled_at_its_bound_and_says_so(app: Flask
     assert done.exit_code == 0, done.output
     with app.app_context(), db.engine.connect() as connection:
         attempt = connection.execute(text("SELECT state, cost, estimated FROM attempts")).one()
-        call = connection.execute(text("SELECT status, error_code, cost, request_id FROM calls")).one()
+        call = connection.execute(text("SELECT status, error_code, cost, request_id, tags FROM calls")).one()
         budget = connection.execute(text("SELECT spent, reserved FROM budgets")).one()
     assert tuple(attempt) == ("interrupted", 700, 1)
-    assert tuple(call) == (499, "interrupted", 700, "r-1")
+    assert tuple(call) == (499, "interrupted", 700, "r-1", '["x"]')
     assert tuple(budget) == (700, 0)

@@ -545,8 +545,9 @@ def used(app: Flask, root: Person, alice: Person) -> dict[str, str]:
     """Four calls of two people on two days; their ids by name."""
     sheet, _ = alice.token(name="sheet", tags=["sales", "=emea"])
     plain, _ = root.token(name="plain")
-    call_row(app, 1, user_id=alice.user.id, token_id=sheet, started_at=day(1))
-    call_row(app, 2, user_id=alice.user.id, token_id=sheet, started_at=day(2), cost=None)
+    tagged = {"user_id": alice.user.id, "token_id": sheet, "tags": '["=emea","sales"]'}
+    call_row(app, 1, **tagged, started_at=day(1))
+    call_row(app, 2, **tagged, started_at=day(2), cost=None)
     call_row(app, 3, user_id=root.user.id, token_id=plain, started_at=day(2), provider="gemini", backend_model="flash")
     call_row(
         app, 4, user_id=root.user.id, started_at=day(2), provider=None, backend_model=None, model="lost", status=502,

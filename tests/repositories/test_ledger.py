@@ -37,6 +37,7 @@ def reserve(amount: int = 10, *holds: Hold, concurrency: int | None = None, leas
         "id": new_row_id(), "request_id": "r", "number": 1, "user_id": "u", "token_id": "t", "door": "test",
         "model": "m", "backend_model": "b", "provider": "p", "endpoint": "", "price_version": "", "reserved": amount,
         "priced": True, "holds": "[]", "no": False, "started_at": now_ms(), "lease_until": now_ms() + lease,
+        "tags": None,
     }  # fmt: skip
     return Reserve(row, amount, holds, concurrency)
 
