@@ -74,7 +74,7 @@ DOORS = (
     Door(responses.bp, "/v1", needs("chat"), asks=None),
     Door(messages.bp, "/v1", needs("chat"), asks=None),
     Door(external.bp, "/api/external", needs("external")),
-    Door(providers.bp, "/providers", admin_only),
+    Door(providers.bp, "/providers", admin_only, asks={"list_prices"}),
     Door(docs.bp, "", open_to_all),
     Door(docs.gate, "{GATE_PATH}", open_to_all),
     Door(administration.bp, "", admin_only, asks={"list_users", "list_tokens", "read_usage", "list_audit"}),

@@ -9,12 +9,13 @@ from typing import TypeVar
 from flask import Blueprint, Response, request
 
 from flaskllm.blueprints._calls import new_call
-from flaskllm.blueprints._doc import documented
+from flaskllm.blueprints._doc import PAGE, documented
 from flaskllm.blueprints._guard import current_actor
-from flaskllm.blueprints._http import json_body, json_response, no_content, optional_json_body
+from flaskllm.blueprints._http import json_body, json_response, listing, no_content, optional_json_body, page
 from flaskllm.errors import Conflict, InvalidRequest
 from flaskllm.extensions import services
 from flaskllm.wire import providers as wire
+from flaskllm.wire.shapes import listing as listing_of
 from flaskllm.wire.shapes import several
 
 bp = Blueprint("providers", __name__)
@@ -111,6 +112,14 @@ def create_model(provider_id: str) -> Response:
 @documented("A model; its id may hold slashes", answer=wire.MODEL_SHOWN)
 def read_model(provider_id: str, model_id: str) -> Response:
     return json_response(wire.write_model(services.provider_models.get(provider_id, model_id)))
+
+
+@bp.get("/<provider_id>/models/<path:model_id>/prices")
+@documented("What a model cost, costs and will cost, the newest first", answer=listing_of(wire.PRICE_SHOWN), query=PAGE)
+def list_prices(provider_id: str, model_id: str) -> Response:
+    limit, after, _ = page()
+    periods, following = services.provider_models.prices(provider_id, model_id, limit=limit, after=after)
+    return listing(wire.write_prices(periods), following)
 
 
 @bp.put("/<provider_id>/models/<path:model_id>")

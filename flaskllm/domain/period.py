@@ -34,6 +34,7 @@ def period_end(period: str, at: datetime) -> datetime | None:
 
 
 def seconds_to_end(period: str, zone: tzinfo) -> float | None:
+    """How long the period of now still lasts. By the moments: a day on which the clocks change has 23 hours, or 25."""
     at = datetime.now(zone)
     end = period_end(period, at)
-    return None if end is None else max(1.0, (end - at).total_seconds())
+    return None if end is None else max(1.0, end.timestamp() - at.timestamp())

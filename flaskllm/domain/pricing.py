@@ -6,6 +6,7 @@ of one token is always exact. Rounding is half up, once for each attempt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
@@ -130,6 +131,12 @@ def breakdown_of(usage: Usage, price: Price | None) -> dict[str, dict[str, int]]
         bucket: {"tokens": tokens, "rate": price.of(bucket) if price else 0}
         for bucket, tokens in usage.buckets().items()
     }
+
+
+def cost_of_breakdown(kept: Mapping[str, Mapping[str, int]]) -> int:
+    """What a kept breakdown of a priced attempt comes to: `cost_of` once more, from the row alone."""
+    total = sum(part["tokens"] * part["rate"] for part in kept.values())
+    return min((total + MILLION // 2) // MILLION, MOST_COST)
 
 
 def bound_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypedDict
 
 from flaskllm.domain.catalogue import AUTO, TIERS
@@ -40,6 +41,7 @@ class ModelFields(TypedDict, total=False):
     aliases: Sequence[str]
     capabilities: Sequence[str]
     prices: Sequence[Mapping[str, Any]] | None
+    valid_from: datetime
     timeout_s: float | None
     params: Mapping[str, str]
     training_data: str | None

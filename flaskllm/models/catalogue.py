@@ -49,7 +49,8 @@ class ProviderRow(Model):
 class ModelRow(Model):
     """A model of a provider.
 
-    ``prices``: the document's price list (S2's shape, with our token buckets); None: priced by the price book.
+    ``prices``: the document's price list (S2's shape, with our token buckets); None: priced by the price book. Where
+    rows are loaded, it is the one in force (`PriceRow`).
     ``origin`` and ``deleted_at`` as with the provider. ``position``: first come those in the order of the file.
     """
 
@@ -79,6 +80,26 @@ class ModelRow(Model):
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     provider: Mapped[ProviderRow] = relationship(back_populates="models")
+
+
+class PriceRow(Model):
+    """A model's price list from ``valid_from`` until the next row's; written once, and kept when the model is gone.
+
+    ``prices`` as with the model. ``version``: where its figures come from, as the ledger's rows name it.
+    ``scheduled``: it was set for a moment ahead; others are in force since they were written.
+    """
+
+    __tablename__ = "model_prices"
+    __table_args__ = (UniqueConstraint("provider_id", "model", "valid_from"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    provider_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(128))
+    valid_from: Mapped[datetime] = mapped_column(UtcDateTime)
+    scheduled: Mapped[bool] = mapped_column(Boolean, default=False)
+    prices: Mapped[list[dict[str, Any]] | None] = mapped_column(JsonText)
+    version: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
 
 
 class ProviderKeyRow(Model):

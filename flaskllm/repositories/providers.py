@@ -9,6 +9,8 @@ from sqlalchemy import Integer, String, cast, delete, select, text, update
 from sqlalchemy.orm import Session, selectinload
 
 from flaskllm.models.catalogue import CircuitRow, KeyRestRow, Meta, ModelRow, ProviderKeyRow, ProviderRow
+from flaskllm.models.types import now
+from flaskllm.repositories.prices import bring_prices
 
 __all__ = [
     "CircuitRow",
@@ -75,7 +77,8 @@ def lock_catalogue(session: Session) -> None:
 
 
 def load_providers(session: Session, *, deleted: bool = False) -> Sequence[ProviderRow]:
-    """Every provider with its models and keys, in three queries; deleted rows too where asked for."""
+    """Every provider with its models, the prices in force and its keys, in four queries; deleted rows too where asked
+    for."""
     query = (
         select(ProviderRow)
         .options(selectinload(ProviderRow.models), selectinload(ProviderRow.keys))
@@ -83,20 +86,28 @@ def load_providers(session: Session, *, deleted: bool = False) -> Sequence[Provi
     )
     if not deleted:
         query = query.where(ProviderRow.deleted_at.is_(None))
-    return session.scalars(query).all()
+    rows = session.scalars(query).all()
+    bring_prices(session, [model for row in rows for model in row.models], now())
+    return rows
 
 
 def get_provider(session: Session, provider_id: str, *, deleted: bool = False) -> ProviderRow | None:
-    """One provider; a deleted one only where asked for."""
+    """One provider, its models with the prices in force; a deleted one only where asked for."""
     row = session.get(ProviderRow, provider_id)
-    return None if row is None or (row.deleted_at and not deleted) else row
+    if row is None or (row.deleted_at and not deleted):
+        return None
+    bring_prices(session, row.models, now(), row.id)
+    return row
 
 
 def get_model(session: Session, provider_id: str, name: str, *, deleted: bool = False) -> ModelRow | None:
-    """One model of a provider by its name."""
+    """One model of a provider by its name, with the prices in force."""
     query = select(ModelRow).where(ModelRow.provider_id == provider_id, ModelRow.name == name)
     row = session.scalars(query).one_or_none()
-    return None if row is None or (row.deleted_at and not deleted) else row
+    if row is None or (row.deleted_at and not deleted):
+        return None
+    bring_prices(session, [row], now(), provider_id)
+    return row
 
 
 def names_elsewhere(session: Session, provider_id: str, names: Sequence[str]) -> dict[str, str]:

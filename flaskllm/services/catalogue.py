@@ -11,12 +11,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.orm import Session
 
 from flaskllm.domain.catalogue import Catalogue, Circuit, Endpoint, Key, KeyRest, Model, Provider, origin_of
 from flaskllm.domain.pricing import Price
 from flaskllm.errors import DomainError, Unavailable
+from flaskllm.models.types import now
 from flaskllm.repositories.database import Database
+from flaskllm.repositories.prices import next_change
 from flaskllm.repositories.providers import (
     CircuitRow,
     KeyRestRow,
@@ -81,6 +86,7 @@ class CatalogueCache:
         self._lock = threading.Lock()
         self._held: Catalogue | None = None
         self._looked = 0.0
+        self._prices_until = 0.0
 
     def current(self) -> Catalogue:
         """The picture. Past half its age one thread looks whether it is still true and the others take the one there
@@ -121,8 +127,9 @@ class CatalogueCache:
     def _load(self, held: Catalogue | None) -> Catalogue:
         with self._database.reading() as session:
             version = read_version(session)
-            if held is not None and held.version == version:
+            if held is not None and held.version == version and time.time() < self._prices_until:
                 return held
+            self._prices_until = _prices_until(session)
             rows = load_providers(session)
             rests = load_rests(session)
             circuits = load_circuits(session)
@@ -164,6 +171,14 @@ class CatalogueCache:
         except (DomainError, ValueError) as error:
             log.error("The key %s of provider %s cannot be decrypted: %s", key.id, row.id, error)
             return None
+
+
+def _prices_until(session: Session) -> float:
+    """Seconds since 1970 at which prices may be others without a change: one is scheduled, or the price book, which
+    knows days, comes to its next."""
+    at = now()
+    tomorrow = at.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return min(tomorrow, next_change(session, at) or tomorrow).timestamp()
 
 
 def _rest(row: KeyRestRow) -> KeyRest:

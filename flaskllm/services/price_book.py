@@ -10,7 +10,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from flaskllm.domain.pricing import PixelPrice, Price, from_dollars, per_million
@@ -23,6 +24,9 @@ SOURCES: Mapping[str, str] = {
     "grok": "x-ai",
 }
 """Kind of provider to the book's vendor; what is not here (own servers, tunnels) has no price unless it states one."""
+
+BOOK = "genai-prices:"
+"""Begins the version of a price that the book gives."""
 
 TOKEN_FIELDS: Mapping[str, str] = {
     "inputValue": "input",
@@ -58,9 +62,26 @@ def price_of(
 
     A list of pixel prices alone says nothing of a chat model's tokens.
     """
-    if prices is None or (type == "chat" and prices and not any(entry.get("token") for entry in prices)):
+    if _is_left_to_the_book(type, prices):
         return vendor_price(kind, backend_model, type)
     return stated_price(prices) if prices else None
+
+
+def version_of(kind: str, type: str, prices: Sequence[Mapping[str, Any]] | None) -> str:
+    """Where the figures of such a list come from, as `Price.version` says it; nothing where nobody knows a price."""
+    if _is_left_to_the_book(type, prices):
+        return book_version() if kind in SOURCES else ""
+    return _digest(prices) if prices else ""
+
+
+@cache
+def book_version() -> str:
+    """The price book's version, without opening it."""
+    return BOOK + version("genai-prices")
+
+
+def _is_left_to_the_book(type: str, prices: Sequence[Mapping[str, Any]] | None) -> bool:
+    return prices is None or (type == "chat" and bool(prices) and not any(entry.get("token") for entry in prices))
 
 
 def stated_price(entries: Sequence[Mapping[str, Any]]) -> Price:
@@ -74,8 +95,11 @@ def stated_price(entries: Sequence[Mapping[str, Any]]) -> Price:
             rates |= _rates(token, int(entry.get("unitOfMeasure") or 10**6))
         if pixel := entry.get("pixel"):
             pixels.append(_pixel(pixel))
-    digest = hashlib.sha256(json.dumps(list(entries), sort_keys=True).encode()).hexdigest()[:12]
-    return Price(**rates, pixels=tuple(pixels), version=f"catalogue:{digest}")  # type: ignore[arg-type]
+    return Price(**rates, pixels=tuple(pixels), version=_digest(entries))  # type: ignore[arg-type]
+
+
+def _digest(entries: Sequence[Mapping[str, Any]]) -> str:
+    return f"catalogue:{hashlib.sha256(json.dumps(list(entries), sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def _rates(token: Mapping[str, Any], unit: int) -> dict[str, int]:
@@ -105,7 +129,6 @@ def vendor_price(kind: str, backend_model: str, type: str = "chat") -> Price | N
 @lru_cache(maxsize=4096)
 def _looked_up(source: str, model: str, type: str, day: str) -> Price | None:
     """``day``: prices may change with the date, so that a process of many days looks again."""
-    import genai_prices
     from genai_prices.data_snapshot import get_snapshot
 
     try:
@@ -113,7 +136,7 @@ def _looked_up(source: str, model: str, type: str, day: str) -> Price | None:
     except LookupError:
         return None
     rates = found.get_prices(datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC))
-    return _as_price(rates, type, f"genai-prices:{genai_prices.__version__}")
+    return _as_price(rates, type, book_version())
 
 
 def _as_price(rates: Any, type: str, version: str) -> Price | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -13,9 +14,11 @@ from flaskllm.domain.pricing import INPUTS, MOST_RATE, OUTPUTS
 from flaskllm.domain.provider import CHOICES, MOST_MODELS, ModelFields
 from flaskllm.errors import Conflict, NotFound, invalid
 from flaskllm.models.types import now
+from flaskllm.repositories.prices import PriceRow, in_force, price_page
 from flaskllm.repositories.providers import ModelRow, ProviderRow, get_model, get_provider, names_elsewhere
 from flaskllm.services.catalogue_change import CatalogueDesk
-from flaskllm.services.price_book import stated_price
+from flaskllm.services.price_book import BOOK, book_version, price_of, stated_price
+from flaskllm.services.price_history import PriceDesk, PricePeriod, begins_ahead
 
 COLUMNS: Mapping[str, str] = {
     "display_name": "display_name",
@@ -58,7 +61,7 @@ class ModelService:
         with self._desk.change(actor, "model.create", target) as change:
             shelf = Shelf(change.session, provider_of(change.session, provider_id))
             row = shelf.add(fields)
-            change.after = model_facts(row)
+            change.after = {**model_facts(row), **shelf.scheduled}
         return row
 
     def change(self, provider_id: str, name: str, fields: ModelFields, actor: Actor) -> ModelRow:
@@ -68,9 +71,22 @@ class ModelService:
             change.before = model_facts(row)
             if fields.get("model_id", name) != name:
                 raise invalid("model_id", "cannot be changed; add another model and delete this one")
-            Shelf(change.session, row.provider).change(row, fields)
-            change.after = model_facts(row)
+            shelf = Shelf(change.session, row.provider)
+            shelf.change(row, fields)
+            change.after = {**model_facts(row), **shelf.scheduled}
         return row
+
+    def prices(
+        self, provider_id: str, name: str, *, limit: int, after: str | None = None
+    ) -> tuple[list[PricePeriod], str | None]:
+        """What a model cost, costs and will cost, the newest first, and where to go on. Raises `NotFound`."""
+        with self._desk.database.reading() as session:
+            model = _model_of(session, provider_id, name)
+            kind = model.provider.kind
+            current = in_force(session, now(), provider_id).get((provider_id, name))
+            rows, more = price_page(session, (provider_id, name), limit=limit, after=after)
+        found = [_period(row, until, model, kind, current) for row, until in rows]
+        return found, found[-1].row.id if more else None
 
     def remove(self, provider_id: str, name: str, actor: Actor) -> None:
         """A shipped one does not come back with the next seeding. Raises `NotFound`."""
@@ -80,45 +96,80 @@ class ModelService:
             Shelf(change.session, row.provider).remove(row)
 
 
+def _period(row: PriceRow, until: datetime | None, model: ModelRow, kind: str, current: PriceRow | None) -> PricePeriod:
+    state = "in_force" if current is not None and row.id == current.id else "past"
+    if current is None or row.valid_from > current.valid_from:
+        state = "scheduled"
+    known = row.version != "" and (row.version == book_version() or not row.version.startswith(BOOK))
+    return PricePeriod(
+        row, until, state, price_of(kind, model.backend_model, model.type, row.prices) if known else None
+    )
+
+
 @dataclass(slots=True)
 class Shelf:
-    """One provider's models inside a transaction. ``where`` begins the names of fields at fault (``models[0].``)."""
+    """One provider's models inside a transaction. ``where`` begins the names of fields at fault (``models[0].``).
+
+    ``scheduled``: the prices that are to come in force later, for the audit trail.
+    """
 
     session: Session
     provider: ProviderRow
     where: str = ""
+    scheduled: dict[str, Any] = field(default_factory=dict)
+    history: PriceDesk = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = PriceDesk(self.session, self.provider.id, self.provider.kind)
 
     def add(self, fields: ModelFields) -> ModelRow:
         """A new row, a shipped one that nobody has touched, or one that was deleted."""
         name = fields["model_id"]
-        row = self._row(name)
+        row, is_new = self._row(name), False
         if row is not None and row.deleted_at is None and row.origin != "shipped":
             raise self._conflict("model_id", f"{self.provider.id} has a model {name!r} already; PUT changes it")
         if row is None:
+            if name.endswith("/prices"):
+                raise invalid(f"{self.where}model_id", "may not end in /prices, where a model's price history is read")
             if len(live_models(self.provider)) >= MOST_MODELS:
                 raise Conflict(f"A provider has at most {MOST_MODELS} models.")
             row = ModelRow(name=name, backend_model=name, display_name=name, origin="own")
             row.description, row.aliases, row.abilities, row.params = "", [], [], {}
             row.type, row.tier_head, row.enabled = "chat", False, True
+            row.prices = None
             row.position = max((each.position for each in self.provider.models), default=0) + 1
             self.provider.models.append(row)
+            is_new = True
         row.deleted_at = None
-        self.change(row, fields)
+        self.change(row, fields, is_new=is_new)
         return row
 
-    def change(self, row: ModelRow, fields: ModelFields) -> None:
+    def change(self, row: ModelRow, fields: ModelFields, *, is_new: bool = False) -> None:
         if fields.get("provider_id", self.provider.id) != self.provider.id:
             raise invalid(f"{self.where}provider_id", f"must be {self.provider.id}, whose model it is")
         self._check_names(row, fields)
+        check_price(fields.get("prices"), f"{self.where}prices")
         for name, column in COLUMNS.items():
-            if name in fields:
+            if name in fields and name != "prices":
                 setattr(row, column, fields[name])  # type: ignore[literal-required]
+        self._set_prices(row, fields, is_new=is_new)
         if row.origin == "shipped":
             row.origin = "touched"
-        check_price(row.prices, f"{self.where}prices")
         if not row.enabled and self.provider.default_model == row.name:
             raise self._conflict("enabled", f"{row.name} is the default model; name another one first")
         self.provider.updated_at = now()
+
+    def _set_prices(self, row: ModelRow, fields: ModelFields, *, is_new: bool) -> None:
+        """At once, or from ``valid_from`` on. What held until then stays in the history."""
+        if "valid_from" in fields and "prices" not in fields:
+            raise invalid(f"{self.where}valid_from", "says from when prices hold; send prices with it")
+        prices = fields.get("prices", row.prices)
+        if "valid_from" in fields and begins_ahead(fields["valid_from"], self.where):
+            self.history.schedule(row, prices, fields["valid_from"])
+            self.scheduled[f"prices_of_{row.name}"] = {"valid_from": fields["valid_from"], "prices": prices}
+        elif is_new or prices != row.prices:
+            self.history.open(row, prices, was=row.prices, is_new=is_new)
+            row.prices = None if prices is None else [dict(entry) for entry in prices]
 
     def remove(self, row: ModelRow) -> None:
         if self.provider.default_model == row.name:

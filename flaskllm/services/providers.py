@@ -120,8 +120,9 @@ class ProviderService:
                 change.session.add(row)
             else:
                 _take_over(row, kind.kind)
-            self._apply(change.session, row, kind, {**fields, "connection_params": fields.get("connection_params", {})})
-            change.after = self._facts(row)
+            complete: ProviderFields = {**fields, "connection_params": fields.get("connection_params", {})}
+            scheduled = self._apply(change.session, row, kind, complete)
+            change.after = {**self._facts(row), **scheduled}
         return self.get(provider_id)
 
     def change(self, provider_id: str, fields: ProviderFields, actor: Actor) -> ProviderView:
@@ -141,13 +142,13 @@ class ProviderService:
             was = self._desk.catalogue.assembled(row)
             has_keys = bool(row.keys) or any(at.keys for at in was.endpoints)  # one that cannot be opened now is one
             before = self._places(was, row.kind)
-            self._apply(change.session, row, kind, fields)
+            scheduled = self._apply(change.session, row, kind, fields)
             if row.origin == SHIPPED:
                 row.origin = TOUCHED
             moved = self._places(self._desk.catalogue.assembled(row), row.kind) - before
             if moved and "api_key" not in fields and has_keys:
                 raise invalid("api_key", ASKS_FOR_KEY)
-            change.after = self._facts(row)
+            change.after = {**self._facts(row), **scheduled}
         return self.get(provider_id)
 
     def remove(self, provider_id: str, actor: Actor) -> None:
@@ -170,7 +171,10 @@ class ProviderService:
 
     # -- one row ------------------------------------------------------------------------------------------------------
 
-    def _apply(self, session: Session, row: ProviderRow, kind: KindDescription, fields: ProviderFields) -> None:
+    def _apply(
+        self, session: Session, row: ProviderRow, kind: KindDescription, fields: ProviderFields
+    ) -> dict[str, Any]:
+        """Write what was sent. Gives the prices that come in force later, for the audit trail."""
         row.kind = kind.kind
         for name in ("display_name", "description", "enabled"):
             if name in fields:
@@ -183,11 +187,13 @@ class ProviderService:
         session.flush()
         if "api_key" in fields:
             self._keys.replace(session, row, fields["api_key"])
+        shelf = Shelf(session, row)
         if "models" in fields:
-            Shelf(session, row).replace(fields["models"])
+            shelf.replace(fields["models"])
             self._keep_to_its_models(row)
         if "default_model" in fields:
             self._set_default(row, fields["default_model"])
+        return shelf.scheduled
 
     def _keep_to_its_models(self, row: ProviderRow) -> None:
         """A default from the environment that is not among the models would be one more of them."""

@@ -22,6 +22,7 @@ from flaskllm.repositories.providers import (
     read_version,
 )
 from flaskllm.services.catalogue_file import CatalogueFile, ModelEntry, ProviderEntry, Variable, read_catalogue
+from flaskllm.services.price_history import PriceDesk
 
 SHIPPED_ORIGIN = "shipped"
 
@@ -82,6 +83,11 @@ class _Seeding:
         for provider_id in self._file.providers:
             self._seed_models(self._rows[provider_id])
         self._remove_what_is_gone()
+        self._session.flush()
+        for row in self._rows.values():
+            prices = PriceDesk(self._session, row.id, row.kind)
+            for model in row.models:
+                prices.keep(model)
         return self._done
 
     def _seed_provider(self, entry: ProviderEntry) -> None:
@@ -117,11 +123,12 @@ class _Seeding:
 
     def _remove_what_is_gone(self) -> None:
         """A provider that the files no longer name, as far as nobody changed it or gave it a key."""
-        for row in self._rows.values():
+        for row in list(self._rows.values()):
             if row.id in self._file.providers or row.origin != SHIPPED_ORIGIN or row.deleted_at or row.keys:
                 continue
             if all(model.origin == SHIPPED_ORIGIN for model in row.models):
                 self._session.delete(row)
+                del self._rows[row.id]
                 self._done.removed += 1
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from flaskllm.domain.catalogue import ABILITIES, MODEL_TYPES, TIERS
-from flaskllm.domain.pricing import to_dollars
+from flaskllm.domain.pricing import INPUTS, OUTPUTS, Price, to_dollars
 from flaskllm.domain.provider import (
     LONGEST_KEY,
     MODEL_ID,
@@ -19,7 +19,7 @@ from flaskllm.domain.provider import (
     ProviderFields,
 )
 from flaskllm.domain.text import can_be_held
-from flaskllm.wire.fields import Choice, Flag, Number, Several, Text, Whole, iso, load
+from flaskllm.wire.fields import Choice, Flag, Moment, Number, Several, Text, Whole, iso, load
 from flaskllm.wire.shapes import (
     COST,
     FLAG,
@@ -36,6 +36,8 @@ from flaskllm.wire.shapes import (
 )
 
 MOST_WHOLE = 2**31 - 1
+RATED = (*INPUTS, *OUTPUTS)
+"""The buckets that a price has rates for; a rate that is not stated is that of ``input`` or ``output``."""
 MOST_DOLLARS = 1_000_000
 MOST_PRICES = 100
 MOST_PARAMS = 64
@@ -159,6 +161,7 @@ class ModelSchema(Schema):
         allow_none=True,
         validate=validate.Length(max=MOST_PRICES, error=f"must have at most {MOST_PRICES} entries"),
     )
+    valid_from = Moment()
     timeout_s = Number(least=0.1, most=600, allow_none=True)
     params = Rules()
     training_data = Text(least=1, most=64, allow_none=True)
@@ -254,6 +257,30 @@ def write_models(rows: Iterable[Any]) -> list[dict[str, Any]]:
     return [write_model(row) for row in rows]
 
 
+def write_prices(periods: Iterable[Any]) -> list[dict[str, Any]]:
+    """A model's price history; ``rates`` in US dollars for a million tokens."""
+    return [
+        {
+            "id": period.row.id,
+            "state": period.state,
+            "valid_from": iso(period.row.valid_from),
+            "valid_until": iso(period.until),
+            "version": period.row.version or None,
+            "prices": period.row.prices,
+            "rates": None if period.price is None else _rates(period.price),
+            "above": [
+                {"prompt_tokens": step, "rates": _rates(price)}
+                for step, price in (period.price.above if period.price else ())
+            ],
+        }
+        for period in periods
+    ]
+
+
+def _rates(price: Price) -> dict[str, float | None]:
+    return {name: to_dollars(rate) for name in RATED if (rate := getattr(price, name)) is not None}
+
+
 def write_key(key: Any) -> dict[str, Any]:
     return {
         "key_id": key.id,
@@ -336,6 +363,23 @@ MODEL_SHOWN = record(
     timeout_s=RATE,
     params={"type": "object", "additionalProperties": STRING},
     training_data=maybe(STRING),
+)
+RATES_SHOWN = record("TokenRates", optional={name: {"type": "number", "minimum": 0} for name in RATED})
+PRICE_SHOWN = record(
+    "ModelPrice",
+    id=STRING,
+    state=one_of("past", "in_force", "scheduled"),
+    valid_from=MOMENT,
+    valid_until=maybe(MOMENT),
+    version=maybe({"type": "string", "description": "Where its figures come from; null where no price is known"}),
+    prices=maybe(several({"type": "object"})),
+    rates={"anyOf": [RATES_SHOWN, {"type": "null"}], "description": "US dollars for a million tokens of each bucket"},
+    above=several(
+        record(
+            prompt_tokens={"type": "integer", "description": "Calls with more than these are priced by its rates"},
+            rates=RATES_SHOWN,
+        )
+    ),
 )
 KEY_SHOWN = record(
     "ProviderKey",
