@@ -40,6 +40,7 @@ from flaskllm.services.ledger import Ledger
 from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
+from flaskllm.services.pace import Pace
 from flaskllm.services.prompts import PromptService
 from flaskllm.services.provider_check import ProviderCheck
 from flaskllm.services.provider_connection import AddressRule
@@ -48,6 +49,8 @@ from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
 from flaskllm.services.providers import ProviderService
 from flaskllm.services.responses import ResponseService
+from flaskllm.services.route_order import RouteOrder
+from flaskllm.services.routes import RouteService
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
@@ -174,10 +177,16 @@ class _Wiring:
         ring = KeyRing(self.database, catalogue)
         board = CircuitBoard(self.database, catalogue, ring, in_a_row=settings.breaker_failures)
         self.metrics.watch_breakers(board.state)
-        router = ModelRouter(catalogue.current, default_provider=settings.llm_provider, rests=board.rests)
+        pace = Pace()
+        router = ModelRouter(
+            catalogue.current,
+            default_provider=settings.llm_provider,
+            rests=board.rests,
+            order=RouteOrder(pace, board.rests),
+        )
         desk = CatalogueDesk(self.database, catalogue, self.audit)
         provider_keys = KeyService(desk, vault)
-        chat = self._orchestrator(router, factory, board)
+        chat = self._orchestrator(router, factory, board, pace)
         conversations = self._conversations()
         responses = ResponseService(ResponseStore(self.database), chat)
         accounts = self._accounts()
@@ -195,6 +204,7 @@ class _Wiring:
             providers=ProviderService(desk, factory, provider_keys, addresses),
             provider_models=ModelService(desk),
             provider_keys=provider_keys,
+            routes=RouteService(desk),
             provider_check=ProviderCheck(
                 router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, watch=board
             ),
@@ -224,7 +234,9 @@ class _Wiring:
         self.shutdown.at_the_end(self.ledger.retry_late)
         self.shutdown.at_the_end(self.committer.stop)
 
-    def _orchestrator(self, router: ModelRouter, factory: ProviderFactory, board: CircuitBoard) -> ChatOrchestrator:
+    def _orchestrator(
+        self, router: ModelRouter, factory: ProviderFactory, board: CircuitBoard, pace: Pace
+    ) -> ChatOrchestrator:
         settings = self.settings
         times = StreamTimes(
             ping_after=settings.stream_ping_after,
@@ -246,6 +258,7 @@ class _Wiring:
             refuse_unpriced=settings.unpriced_models == "refuse",
             watch=board,
             most_calls=max(1, settings.web_threads - KEPT_FREE) if self.threads else None,
+            pace=pace,
         )
 
     def _external_calls(self) -> ExternalCallService:

@@ -46,6 +46,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "providers.change_model": {"tier": "medium"},
     "providers.check_provider": {"model": "small-one"},
     "providers.create_key": {"key_value": "sk-an-example-and-no-key"},
+    "routes.create_route": {"name": "house", "strategy": "priority", "targets": [{"model": "demo/demo"}]},
+    "routes.change_route": {"strategy": "fastest"},
     "administration.create_user": {"username": "grace", "email": "grace@example.com", "password": "Password123"},
     "administration.change_user": {"role": "user"},
     "administration.create_token": {"user_id": "7d0b1f1e-53a4-4d25-9c0e-0a6d8a4f7b11", "name": "reports"},

@@ -64,7 +64,7 @@ FAMILY_OF = {
     "auth": "Accounts", "tokens": "Accounts", "usage": "Accounts", "conversations": "Conversations",
     "webhook": "Webhook", "templates": "Webhook", "openai": "OpenAI", "ops": "Operations", "docs": "Operations",
     "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
-    "azure": "OpenAI", "providers": "Providers", "administration": "Administration",
+    "azure": "OpenAI", "providers": "Providers", "routes": "Providers", "administration": "Administration",
 }  # fmt: skip
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "accessToken": {

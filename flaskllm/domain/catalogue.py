@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flaskllm.domain.pricing import Price
+from flaskllm.domain.route import Route
 
 TIERS = ("small", "medium", "large")
 AUTO = "auto"
@@ -154,12 +155,14 @@ class Catalogue:
     """All there is to choose from, at one version; replaced whole and never changed.
 
     ``rests``: the keys that are put aside, by their ids. ``circuits``: the breakers that are open, by theirs.
+    ``routes``: by their names.
     """
 
     version: int
     providers: tuple[Provider, ...]
     rests: Mapping[str, KeyRest] = field(default_factory=dict)
     circuits: Mapping[str, Circuit] = field(default_factory=dict)
+    routes: Mapping[str, Route] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> dict[str, Provider]:

@@ -11,6 +11,10 @@ from flaskllm.domain.catalogue import AUTO, TIERS
 PROVIDER_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 MODEL_ID = r"(?!.*//)(?!(?:.*/)?\.{1,2}(?:/|\Z))[A-Za-z0-9@~][A-Za-z0-9._:/@+~-]{0,127}(?<!/)"
 """Slashes are part of it (``meta-llama/Llama-3``), steps of a path (``..``) are not."""
+ROUTE_NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}"
+"""As a model's name, but without a slash: what has one means one provider's model."""
+TARGET = rf"{PROVIDER_ID}/{MODEL_ID}"
+"""``provider/model``."""
 CHOICES = frozenset({AUTO, *TIERS})
 """Words that choose a model and so cannot be the name of one."""
 MOST_KEYS = 20

@@ -150,6 +150,24 @@ class CircuitRow(Model):
     error: Mapped[str] = mapped_column(Text)
 
 
+class RouteRow(Model):
+    """A name for several models: ``targets`` in order, each ``{model, weight}``; ``fallbacks`` by what went wrong.
+
+    ``origin`` and ``deleted_at`` as with a provider: an operator's file may bring routes too.
+    """
+
+    __tablename__ = "routes"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    strategy: Mapped[str] = mapped_column(String(16))
+    targets: Mapped[list[dict[str, Any]]] = mapped_column(JsonText, default=list)
+    fallbacks: Mapped[dict[str, list[str]]] = mapped_column(JsonText, default=dict)
+    origin: Mapped[str] = mapped_column(String(16), default="own")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, onupdate=now)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class Meta(Model):
     """Small shared facts: the catalogue's version, the known plaintext that proves the encryption key."""
 

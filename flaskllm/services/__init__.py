@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flaskllm.services.provider_models import ModelService
     from flaskllm.services.providers import ProviderService
     from flaskllm.services.responses import ResponseService
+    from flaskllm.services.routes import RouteService
     from flaskllm.services.shutdown import Shutdown
     from flaskllm.services.templates import TemplateService
     from flaskllm.services.tokens import TokenService
@@ -44,6 +45,7 @@ class Services:
     providers: ProviderService
     provider_models: ModelService
     provider_keys: KeyService
+    routes: RouteService
     provider_check: ProviderCheck
     chat: ChatOrchestrator
     conversations: ConversationService

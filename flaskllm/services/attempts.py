@@ -5,21 +5,25 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
-from flaskllm.domain.answer import NOT_SENT, OK, OPEN, RESTING, Tried
+from flaskllm.domain.answer import NOT_SENT, OK, OPEN, RESTING, TOO_LONG, Tried
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.route import CONTENT_FILTER, CONTEXT_WINDOW
 from flaskllm.errors import (
     DomainError,
+    PromptFiltered,
+    PromptTooLong,
     ProviderError,
     ProviderFailure,
     ProviderRateLimited,
     ProviderTimeout,
     RateLimited,
 )
+from flaskllm.services.pace import Pace
 
 MOST_PER_PROVIDER = 2
 MOST_IN_ALL = 4
@@ -32,6 +36,8 @@ SHARE = 2 / 3
 LONGEST_WAIT_S = 3.0
 """A provider that asks for more time than this is not waited for: its wait is passed on."""
 ATTEMPTS = "X-FlaskLLM-Attempts"
+INSTEAD: Mapping[type[ProviderFailure], str] = {PromptTooLong: CONTEXT_WINDOW, PromptFiltered: CONTENT_FILTER}
+"""Refusals of the request itself after which a route may have others asked."""
 Fault = TypeVar("Fault", bound=DomainError)
 
 
@@ -56,7 +62,9 @@ class Watch(Protocol):
 class Attempts:
     """The candidates of one call in order; a second try of the last one only where it may help and cannot be billed.
 
-    ``asks_anyway``: an open breaker turns nobody away, as where an administrator wants to know.
+    ``asks_anyway``: an open breaker turns nobody away, as where an administrator wants to know. ``instead``: who is
+    asked where the request is refused, by why (`route.FALLBACKS`), once each. ``passed_over``: who was not even put
+    among the candidates since the prompt is too long for them. ``pace``: who is told how fast each answer began.
     """
 
     def __init__(
@@ -66,7 +74,14 @@ class Attempts:
         watch: Watch | None = None,
         *,
         asks_anyway: bool = False,
+        instead: Mapping[str, Sequence[Candidate]] | None = None,
+        passed_over: Sequence[Candidate] = (),
+        pace: Pace | None = None,
     ) -> None:
+        self._instead = {kind: chain for kind, chain in (instead or {}).items() if chain}
+        self._pace = pace
+        self._asked: set[str] = set()
+        self._began = 0.0
         self._watch = watch
         self._asks_anyway = asks_anyway or watch is None
         self._candidates = candidates
@@ -76,7 +91,7 @@ class Attempts:
         self._retry: Candidate | None = None
         self._wait_s = 0.0
         self._over = False
-        self._tried: list[Tried] = []
+        self._tried = [_tried(one, TOO_LONG, asked=False) for one in passed_over]
         self._in_flight: Candidate | None = None
         self.failures: list[ProviderFailure] = []
         self.number = 0
@@ -86,6 +101,11 @@ class Attempts:
     def others_left(self) -> bool:
         """Whether somebody else could still be asked."""
         return self.number < MOST_IN_ALL and any(self._may_ask(one) for one in self._waiting)
+
+    @property
+    def may_go_on(self) -> bool:
+        """The same, or a refusal would have others asked: what has come is not yet the caller's."""
+        return self.others_left or bool(self._instead)
 
     @property
     def is_over(self) -> bool:
@@ -108,6 +128,8 @@ class Attempts:
         self._by_provider[candidate.provider.id] += 1
         self.number += 1
         self.candidate = self._in_flight = candidate
+        self._asked.add(candidate.name)
+        self._began = time.monotonic()
         if self._watch is not None:
             self._watch.begun(candidate)
         return candidate
@@ -137,9 +159,20 @@ class Attempts:
         if self._watch is not None and candidate is not None and by_provider:
             self._watch.failed(candidate, failure)
         if not failure.try_elsewhere:
-            self._over = True
+            self._waiting = deque(self._others_for(failure))
+            self._over = not self.others_left
         elif not self.others_left and candidate is not None and self._helps_again(failure, candidate):
             self._retry = candidate
+
+    def _others_for(self, failure: ProviderFailure) -> list[Candidate]:
+        """Whom a route names for this refusal, less those that have been asked already."""
+        chain = self._instead.pop(INSTEAD.get(type(failure), ""), ())
+        return [one for one in chain if one.name not in self._asked]
+
+    def began_to_answer(self, *, streamed: bool) -> None:
+        """The whole answer has come, or of a stream its first token."""
+        if self._pace is not None and self.candidate is not None:
+            self._pace.note(self.candidate, time.monotonic() - self._began, streamed=streamed)
 
     def worked(self) -> None:
         """The last one answered."""
@@ -154,7 +187,7 @@ class Attempts:
         """How each attempt went, in order, and that the last one goes on; or who could not be asked at all."""
         if self._in_flight is not None:
             return (*self._tried, _tried(self._in_flight, OPEN))
-        if not self.number:
+        if not self.number and not self._tried:
             return tuple(_tried(one, RESTING, asked=False) for one in self._candidates if self._is_shut(one))
         return tuple(self._tried)
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from flaskllm.domain.catalogue import Catalogue, Circuit, Endpoint, Key, KeyRest, Model, Provider, origin_of
 from flaskllm.domain.pricing import Price
+from flaskllm.domain.route import route_of
 from flaskllm.errors import DomainError, Unavailable
 from flaskllm.models.types import now
 from flaskllm.repositories.database import Database
@@ -34,6 +35,7 @@ from flaskllm.repositories.providers import (
     load_rests,
     read_version,
 )
+from flaskllm.repositories.routes import load_routes
 from flaskllm.services.catalogue_file import Variable, filled, missing, stable_id
 from flaskllm.services.price_book import price_of
 from flaskllm.services.seeding import Seeder, seed
@@ -133,11 +135,16 @@ class CatalogueCache:
             rows = load_providers(session)
             rests = load_rests(session)
             circuits = load_circuits(session)
+            routes = load_routes(session)
         providers = tuple(self.assembled(row) for row in rows)
         known = {(row.id, key.id) for row in rows for key in row.keys}
         self._opened = {at: value for at, value in list(self._opened.items()) if at in known}
         return Catalogue(
-            version, providers, {row.key_id: _rest(row) for row in rests}, {row.id: _circuit(row) for row in circuits}
+            version,
+            providers,
+            {row.key_id: _rest(row) for row in rests},
+            {row.id: _circuit(row) for row in circuits},
+            {row.name: route_of(row.name, row.strategy, row.targets, row.fallbacks) for row in routes},  # type: ignore[arg-type]
         )
 
     def assembled(self, row: ProviderRow) -> Provider:

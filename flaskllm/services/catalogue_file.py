@@ -3,6 +3,8 @@
 ```yaml
 providers:                       # optional; an entry below may name one of these, or becomes a provider of its own
   llama: {kind: openai_compatible, display_name: Llama, base_url: "${LLAMA_API_URL}"}
+routes:                          # optional: one name for several models, as POST /routes takes it
+  house: {strategy: weighted, targets: [{model: openai/gpt-4o, weight: 3}, llama/llama-7b]}
 models:
   llama-7b:                      # or provider/name, where a name occurs more than once
     display_name: "Llama 7B"
@@ -35,6 +37,8 @@ except ImportError:  # built without libyaml
     from yaml import SafeLoader  # type: ignore[assignment]
 
 from flaskllm.domain.catalogue import ABILITIES, MODEL_TYPES, TIERS
+from flaskllm.domain.provider import CHOICES, ROUTE_NAME, TARGET
+from flaskllm.domain.route import FALLBACKS, MOST_FALLBACKS, MOST_TARGETS, MOST_WEIGHT, STRATEGIES
 from flaskllm.services.price_book import stated_price
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models.yaml"
@@ -72,6 +76,7 @@ class CatalogueFile:
 
     providers: dict[str, ProviderEntry] = field(default_factory=dict)
     models: dict[tuple[str, str], ModelEntry] = field(default_factory=dict)
+    routes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_catalogue(overlay: Path | None = None, *, variable: Variable, shipped: Path = SHIPPED) -> CatalogueFile:
@@ -132,9 +137,11 @@ class _Reader:
     def read(self) -> set[tuple[str, str]]:
         """Gives the models that the file speaks of: provider and name."""
         document = self._document()
-        self._only(document, "the file", {"providers", "models"})
+        self._only(document, "the file", {"providers", "models", "routes"})
         for provider_id, entry in self._entries(document, "providers"):
             self._provider(provider_id, entry)
+        for name, entry in self._entries(document, "routes"):
+            self._route(name, entry)
         return {self._model(key, entry) for key, entry in self._entries(document, "models")}
 
     def _document(self) -> dict[str, Any]:
@@ -194,6 +201,24 @@ class _Reader:
         if not fits:
             raise self._fault(where, f"{name}: expected {expected}, got {value!r:.80}")
         return value
+
+    # -- routes -------------------------------------------------------------------------------------------------------
+
+    def _route(self, name: str, entry: dict[str, Any]) -> None:
+        """Its form alone: a target that nobody has (yet) is passed over when it is asked."""
+        where = f"routes.{name}"
+        self._only(entry, where, ROUTE_FIELDS)
+        if not re.fullmatch(ROUTE_NAME, name) or name in CHOICES:
+            raise self._fault(where, "expected a name without a slash, and no tier or `auto`")
+        if "targets" not in entry:
+            raise self._fault(where, "targets: missing; each is provider/model")
+        found = {own: self._checked(where, own, value) for own, value in entry.items()}
+        targets = [{"model": one} if isinstance(one, str) else one for one in found["targets"]]
+        self._whole.routes[name] = {
+            "strategy": found.get("strategy") or "priority",
+            "targets": [{"weight": 1, **target} for target in targets],
+            "fallbacks": found.get("fallbacks") or {},
+        }
 
     # -- models -------------------------------------------------------------------------------------------------------
 
@@ -309,6 +334,26 @@ def _seconds(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and 0 < value <= 600
 
 
+def _targets(value: Any) -> bool:
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_TARGETS:
+        return False
+    return all(_target({"model": one} if isinstance(one, str) else one) for one in value)
+
+
+def _target(value: Any) -> bool:
+    if not isinstance(value, dict) or not set(value) <= {"model", "weight"}:
+        return False
+    model, weight = value.get("model"), value.get("weight", 1)
+    fits = isinstance(model, str) and re.fullmatch(TARGET, model) is not None
+    return fits and type(weight) is int and 0 <= weight <= MOST_WEIGHT
+
+
+def _fallbacks(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        kind in FALLBACKS and _names(names) and len(names) <= MOST_FALLBACKS for kind, names in value.items()
+    )
+
+
 FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "id": ("a UUID", _uuid),
     "uid": ("a UUID", _uuid),
@@ -336,6 +381,9 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "timeout_s": ("seconds, at most 600", _seconds),
     "training_data": ("a text of at most 64 characters", lambda value: _short(value) and len(value) <= 64),
     "enabled": ("true or false", lambda value: isinstance(value, bool)),
+    "strategy": (f"one of {', '.join(STRATEGIES)}", lambda value: value in STRATEGIES),
+    "targets": (f"a list of 1 to {MOST_TARGETS}, each provider/model or {{model, weight}}", _targets),
+    "fallbacks": (f"lists of models by {' or '.join(FALLBACKS)}", _fallbacks),
 }
 """What a field has to be, in words and as a check."""
 
@@ -349,6 +397,7 @@ MODEL_FIELDS = {
     *ROUTING, "id", "display_name", "description", "model_name", "type", "tier", "tier_head", "aliases",
     "context_window", "max_tokens", "abilities", "prices", "params", "timeout_s", "training_data", "enabled",
 }  # fmt: skip
+ROUTE_FIELDS = {"strategy", "targets", "fallbacks"}
 PLAIN_PROVIDER: Mapping[str, Any] = {
     "display_name": "", "description": "", "connection": {}, "default_model": None, "enabled": None,
 }  # fmt: skip

@@ -16,7 +16,9 @@ from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
 from flaskllm.domain.embedding import EmbedRequest, EmbedResult
 from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
 from flaskllm.domain.image import ImageRequest, ImageResult
+from flaskllm.domain.pricing import cost_of
 from flaskllm.domain.principal import Principal
+from flaskllm.domain.route import CONTEXT_WINDOW
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
 from flaskllm.services.attempts import Attempts, Watch
@@ -26,13 +28,18 @@ from flaskllm.services.images import ImageInliner
 from flaskllm.services.ledger import Attempt, Bound, Ledger, chat_bound, output_cap
 from flaskllm.services.limits import Limits
 from flaskllm.services.media_bounds import images_bound, price_of_drawn, usage_of_drawn, vectors_bound
-from flaskllm.services.model_router import ModelRouter
+from flaskllm.services.model_router import ModelRouter, Plan
+from flaskllm.services.pace import Pace
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.usage import AnyRequest, UsageService
 
 Rates = tuple[tuple[str, RateStatus], ...]
 Result = TypeVar("Result")
+SURE = 0.5
+"""Of our estimate of a prompt's tokens: so many it has at the least (text of eight characters a token is rare)."""
+USUAL_OUTPUT = 1000
+"""Output tokens by which prices are compared where the caller sets no bound."""
 OneRequest = TypeVar("OneRequest", ChatRequest, EmbedRequest, ImageRequest)
 
 
@@ -49,6 +56,14 @@ class Work(Generic[Result]):
     prompt_tokens: int
     bound: Callable[[Candidate], Bound]
     ask: Callable[[Attempt, float], tuple[Result, Usage, Attempt]]
+
+    def expected(self, candidate: Candidate) -> int | None:
+        """What it will cost about, in 10⁻⁹ dollar: by the caller's own bound of the output, the same for each."""
+        if not isinstance(self.request, ChatRequest):
+            bound = self.bound(candidate)
+            return None if bound.price is None else bound.amount
+        output = (self.request.output_cap or USUAL_OUTPUT) * self.request.choices
+        return cost_of(Usage(input=self.prompt_tokens, output=output), candidate.model.price)
 
 
 class Places:
@@ -86,8 +101,9 @@ class ChatOrchestrator:
         refuse_unpriced: bool = False,
         watch: Watch | None = None,
         most_calls: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        self._watch = watch
+        self._watch, self._pace = watch, pace
         self._places = Places(most_calls, "This process has as many calls in flight as it may.")
         self._router, self._factory, self._ledger, self._limits = router, factory, ledger, limits
         self._usage, self._images, self._shutdown = usage, images, shutdown
@@ -163,6 +179,7 @@ class ChatOrchestrator:
                 books.close(attempt, attempts, usage=None, error=told, sent=not is_refusal, status=told.status)
                 raise
             else:
+                attempts.began_to_answer(streamed=False)
                 cost = books.close(attempt, attempts, usage=usage)
                 dropped = tuple(getattr(result, "dropped", ()))
                 return Told(result, candidate, usage, cost, attempts.number, dropped, rates, attempts.story)
@@ -282,14 +299,16 @@ class ChatOrchestrator:
             seconds=self._times.most if work.request.stream else 0.0,
         )
         try:
-            candidates = self._router.candidates(work.request, call.principal, ability=work.ability)
+            plan = self._router.plan(work.request, call.principal, ability=work.ability, cost=work.expected)
             if self._refuse_unpriced:
-                candidates = _priced(candidates, work)
+                plan = _priced(plan, work)
+            candidates, too_small = _that_hold(plan, work.prompt_tokens)
             rates = self._limits.admit(call, tokens=work.prompt_tokens)
         except DomainError as error:
             books.tell_refusal(error)
             raise
-        return books, Attempts(candidates, call, self._watch), rates
+        attempts = Attempts(candidates, call, self._watch, instead=plan.instead, passed_over=too_small, pace=self._pace)
+        return books, attempts, rates
 
     def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget
@@ -317,9 +336,24 @@ def _guessed(request: ChatRequest) -> int:
     return prompt_estimate(request.messages) + estimate_tokens(json.dumps(tools, ensure_ascii=False) if tools else "")
 
 
-def _priced(candidates: list[Candidate], work: Work[Any]) -> list[Candidate]:
+def _priced(plan: Plan, work: Work[Any]) -> Plan:
     """Those of which it is known what this call costs."""
-    found = [candidate for candidate in candidates if work.bound(candidate).price is not None]
-    if not found:
-        raise UnpricedModel(f"The model {candidates[0].name} has no price, and this gateway refuses unpriced models.")
-    return found
+
+    def of(candidates: list[Candidate]) -> list[Candidate]:
+        return [candidate for candidate in candidates if work.bound(candidate).price is not None]
+
+    if not (found := of(plan.candidates)):
+        name = plan.candidates[0].name
+        raise UnpricedModel(f"The model {name} has no price, and this gateway refuses unpriced models.")
+    return Plan(found, {kind: of(chain) for kind, chain in plan.instead.items()})
+
+
+def _that_hold(plan: Plan, prompt_tokens: int) -> tuple[list[Candidate], list[Candidate]]:
+    """Who is asked, and who is passed over: where a route names others for it, a model whose window the prompt
+    surely exceeds. Our count is a guess, so that only half of it is sure."""
+    instead = plan.instead.get(CONTEXT_WINDOW)
+    if not instead:
+        return plan.candidates, []
+    too_small = [one for one in plan.candidates if (one.model.context_window or prompt_tokens) < prompt_tokens * SURE]
+    kept = [one for one in plan.candidates if one not in too_small]
+    return kept or instead, too_small

@@ -277,8 +277,10 @@ class ChatStream:
             chunk = replace(chunk, body={**body, "usage": None}, raw=None)
         self._chars += chunk_chars(body)
         self._held.append(chunk)
-        self._has_content = self._has_content or chunk.has_content
-        if self._has_content or not self._attempts.others_left:
+        if chunk.has_content and not self._has_content:
+            self._has_content = True
+            self._attempts.began_to_answer(streamed=True)
+        if self._has_content or not self._attempts.may_go_on:
             self._ready.extend(self._held)
             self._held.clear()
 

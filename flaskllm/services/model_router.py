@@ -12,11 +12,16 @@ from typing import Any, NamedTuple, Protocol
 
 from flaskllm.domain.catalogue import AUTO, TIERS, Candidate, Catalogue, Endpoint, Key, Model, Provider
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.pricing import cost_of
 from flaskllm.domain.principal import Principal
+from flaskllm.domain.route import Route
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import Forbidden, InvalidRequest, NotFound, invalid
+from flaskllm.services.pace import Pace
+from flaskllm.services.route_order import Asking, RouteOrder, Seat, kept
 
-PER_PROVIDER, IN_ALL = 2, 4
-"""Most candidates (``docs/promises.md``)."""
+USUAL_TOKENS = Usage(input=1000, output=1000)
+"""What a call is taken to need where somebody asks for an order and has no question yet."""
 NEEDS = {
     "tools": "tools",
     "json_schema": "response_format",
@@ -30,6 +35,8 @@ NEEDS = {
 IMAGE_PARTS = frozenset({"image_url", "input_image"})
 
 Place = tuple[Provider, Model]
+Cost = Callable[[Candidate], int | None]
+"""What a call will cost about with a candidate, in 10⁻⁹ dollar; None: nobody knows."""
 
 
 class Asked(Protocol):
@@ -50,11 +57,23 @@ class Visible(NamedTuple):
     model: Model
 
 
+class Plan(NamedTuple):
+    """Who is asked, in order; and ``instead``, who is asked where the request is refused, by why (`route.FALLBACKS`):
+    empty but for a route that asks for it."""
+
+    candidates: list[Candidate]
+    instead: Mapping[str, list[Candidate]]
+
+
+def _usual_cost(candidate: Candidate) -> int | None:
+    return cost_of(USUAL_TOKENS, candidate.model.price)
+
+
 class ModelRouter:
     """Turns what was asked for into candidates.
 
     ``rests`` says of a candidate that it had better not be tried now (`CircuitBoard`): it goes behind the others, so
-    that the few that are kept are those that may answer.
+    that the few that are kept are those that may answer. ``order``: in which order a route's targets are asked.
     """
 
     def __init__(
@@ -63,7 +82,9 @@ class ModelRouter:
         *,
         default_provider: str | None = None,
         rests: Callable[[Candidate], bool] = lambda _: False,
+        order: RouteOrder | None = None,
     ) -> None:
+        self._order = order or RouteOrder(Pace(), rests)
         self._catalogue = catalogue
         self._default_provider = default_provider
         self._rests = rests
@@ -75,28 +96,45 @@ class ModelRouter:
         Raises `NotFound` for an unknown name or one whose provider is off, `Forbidden` for a model that the token may
         not use, `InvalidRequest` naming the field that a named model cannot serve.
         """
-        return self._spread(self._places(request, principal, ability))
+        return self.plan(request, principal, ability=ability).candidates
+
+    def plan(self, request: Asked, principal: Principal, *, ability: str = "chat", cost: Cost = _usual_cost) -> Plan:
+        """The same, and who is asked instead where a route says so. ``cost``: for the route that asks the cheapest."""
+        choice = self._choice(request, principal, ability)
+        route = choice.route()
+        if route is None:
+            return Plan(self._spread(choice.places()), {})
+        asking = Asking(needs_a_stream(request), cost)
+        found = self._order.of(route, self._seats(choice.targets(route)), asking)
+        chains = {kind: choice.chain(route, names) for kind, names in route.fallbacks.items()}
+        return Plan(found, {kind: self._spread(places, taking_turns=False) for kind, places in chains.items()})
 
     def models(self, request: Asked, principal: Principal, *, ability: str = "chat") -> list[Model]:
         """The models of `candidates`, without taking anybody's turn: for who only wants to know. Raises the same."""
-        kept = self._spread(self._places(request, principal, ability), taking_turns=False)
-        return [candidate.model for candidate in kept]
+        choice = self._choice(request, principal, ability)
+        if (route := choice.route()) is None:
+            return [candidate.model for candidate in self._spread(choice.places(), taking_turns=False)]
+        seats = self._seats(choice.targets(route), taking_turns=False)
+        asking = Asking(needs_a_stream(request), _usual_cost)
+        return [candidate.model for candidate in self._order.of(route, seats, asking, for_real=False)]
 
-    def _places(self, request: Asked, principal: Principal, ability: str) -> Sequence[Place]:
+    def _choice(self, request: Asked, principal: Principal, ability: str) -> _Choice:
         needs = needs_of(request, ability)
-        return _Choice(self._catalogue(), request, principal, needs, self._default_provider).places()
+        return _Choice(self._catalogue(), request, principal, needs, self._default_provider)
 
     def visible(self, principal: Principal) -> list[Visible]:
         """Every model that this caller may use, each name once, owned by the provider that the bare name goes to.
 
-        Aliases are names; tiers and ``auto`` are choices and are not listed.
+        Aliases and routes are names, a route owned by the first of its targets; tiers and ``auto`` are choices and are
+        not listed.
         """
         catalogue = self._catalogue()
-        found: dict[str, Visible] = {}
+        found = {entry.name: entry for entry in _visible_routes(catalogue, principal)}
         for provider, model in catalogue.models():
             for name in (model.name, *model.aliases):
                 owner = _bare(catalogue, name)[0]
-                public = name if owner == (provider, model) else f"{provider.id}/{name}"
+                is_its = owner == (provider, model) and name not in catalogue.routes
+                public = name if is_its else f"{provider.id}/{name}"
                 if may_use(principal, public, provider, model):
                     found.setdefault(public, Visible(public, provider, model))
         return list(found.values())
@@ -117,11 +155,16 @@ class ModelRouter:
         """Endpoints and keys of each provider in turn; two a provider and four in all, the resting ones last."""
         turns = {provider.id: self._in_turn(provider, taking=taking_turns) for provider, _ in places}
         ways = [Candidate(provider, model, *pair) for provider, model in places for pair in turns[provider.id]]
-        kept: list[Candidate] = []
-        for way in sorted(ways, key=self._rests):
-            if sum(one.provider.id == way.provider.id for one in kept) < PER_PROVIDER and len(kept) < IN_ALL:
-                kept.append(way)
-        return kept
+        return kept(sorted(ways, key=self._rests))
+
+    def _seats(self, targets: Sequence[tuple[Place, int]], *, taking_turns: bool = True) -> list[Seat]:
+        """The targets of a route, each with every way to it."""
+        providers = {provider.id: provider for (provider, _), _ in targets}
+        turns = {name: self._in_turn(provider, taking=taking_turns) for name, provider in providers.items()}
+        return [
+            Seat(weight, [Candidate(provider, model, *pair) for pair in turns[provider.id]])
+            for (provider, model), weight in targets
+        ]
 
     def _in_turn(self, provider: Provider, *, taking: bool) -> list[tuple[Endpoint, Key | None]]:
         """Every endpoint with each of its keys, begun one further each time; another endpoint before another key."""
@@ -169,6 +212,37 @@ def may_use(principal: Principal, asked: str | None, provider: Provider, model: 
     return not names.isdisjoint(principal.models)
 
 
+def needs_a_stream(request: Asked) -> bool:
+    """Whether its answer comes frame by frame."""
+    return isinstance(request, ChatRequest) and request.stream
+
+
+def opens(principal: Principal, route: Route, catalogue: Catalogue) -> bool:
+    """Whether the token's list of models, if it has one, holds the route's own name, which opens all its targets.
+
+    Not where models bear that name too: whoever listed it may have meant those, and a route must not widen that.
+    """
+    return principal.models is None or (route.name in principal.models and route.name not in catalogue.by_name)
+
+
+def _target_place(catalogue: Catalogue, provider_id: str, name: str) -> Place | None:
+    """The enabled model of that name or alias, where its provider is on."""
+    provider = catalogue.by_id.get(provider_id)
+    model = provider.model(name) if provider and provider.on else None
+    return (provider, model) if provider and model else None
+
+
+def _visible_routes(catalogue: Catalogue, principal: Principal) -> Iterator[Visible]:
+    """Each route of which this caller may use a target that is on, under its name."""
+    for route in catalogue.routes.values():
+        targets = (_target_place(catalogue, target.provider_id, target.name) for target in route.targets)
+        places = [place for place in targets if place is not None]
+        if not opens(principal, route, catalogue):
+            places = [place for place in places if may_use(principal, None, *place)]
+        if places:
+            yield Visible(route.name, *places[0])
+
+
 def _usable(principal: Principal, provider: Provider) -> tuple[Model, ...]:
     return tuple(model for model in provider.models if may_use(principal, None, provider, model))
 
@@ -205,6 +279,49 @@ class _Choice:
         if self._name == AUTO or (self._name in TIERS and self._name not in self._catalogue.by_name):
             return self._chosen(None if self._name == AUTO else self._name)
         return self._checked(self._named(self._name))
+
+    # -- by route -----------------------------------------------------------------------------------------------------
+
+    def route(self) -> Route | None:
+        """The route of the name that was asked for. It goes before a model of that name, and an alias."""
+        if self._narrow:
+            self._provider(self._narrow)
+        return self._catalogue.routes.get(self._name) if self._name else None
+
+    def targets(self, route: Route) -> list[tuple[Place, int]]:
+        """Its targets that are on, that the caller may use and that can do it, each with its weight, in order.
+
+        Raises what is wrong with all of them, as for a model that is named.
+        """
+        found: dict[str, tuple[Place, int]] = {}
+        for target in route.targets:
+            if place := _target_place(self._catalogue, target.provider_id, target.name):
+                found.setdefault(place[1].id, (place, target.weight))
+        inside = self._narrowed(place for place, _ in found.values())
+        if not inside:
+            where = f" at {self._narrow}" if self._narrow else ""
+            raise NotFound(f"The route {route.name} has no target that is on{where}; GET /v1/models lists the models.")
+        allowed = self._allowed(route, inside)
+        if not allowed:
+            raise Forbidden(f"This token may not use {route.name}; GET /v1/models lists what it may.")
+        able = [place for place in allowed if self._can(place)] or self._unable(allowed[0])
+        return [found[model.id] for _, model in able]
+
+    def chain(self, route: Route, names: Iterable[str]) -> list[Place]:
+        """Those that are asked instead, by ``provider/model`` or an alias: all that may and can, maybe nobody."""
+        found: dict[str, Place] = {}
+        for name in names:
+            prefix, _, rest = name.partition("/")
+            exact = _target_place(self._catalogue, prefix, rest)
+            found |= {place[1].id: place for place in ([exact] if exact else _bare(self._catalogue, name))}
+        return [place for place in self._allowed(route, self._narrowed(found.values())) if self._can(place)]
+
+    def _allowed(self, route: Route, places: Sequence[Place]) -> list[Place]:
+        is_open = opens(self._principal, route, self._catalogue)
+        return [place for place in places if is_open or may_use(self._principal, None, *place)]
+
+    def _can(self, place: Place) -> bool:
+        return all(place[1].has(need) for need in self._needs)
 
     # -- by name ------------------------------------------------------------------------------------------------------
 
@@ -249,8 +366,7 @@ class _Choice:
         if not allowed:
             asked = self._name or f"the default, {places[0][1].name}"
             raise Forbidden(f"This token may not use {asked[:80]}; GET /v1/models lists what it may.")
-        able = [place for place in allowed if all(place[1].has(need) for need in self._needs)]
-        return able or self._unable(allowed[0])
+        return [place for place in allowed if self._can(place)] or self._unable(allowed[0])
 
     def _unable(self, place: Place) -> list[Place]:
         provider, model = place
@@ -264,7 +380,7 @@ class _Choice:
         fitting = [place for place in self._answering() if tier in (None, place[1].tier) or place[0].last_resort]
         if tier is None:
             fitting = self._defaults_first(fitting)
-        able = [place for place in self._narrowed(fitting) if all(place[1].has(need) for need in self._needs)]
+        able = [place for place in self._narrowed(fitting) if self._can(place)]
         allowed = [place for place in able if may_use(self._principal, self._name, *place)]
         if able and not allowed:
             raise Forbidden(f"This token may use no model of {self._name}; GET /v1/models lists what it may.")

@@ -21,6 +21,7 @@ from flaskllm.repositories.providers import (
     lock_catalogue,
     read_version,
 )
+from flaskllm.repositories.routes import RouteRow, load_routes
 from flaskllm.services.catalogue_file import CatalogueFile, ModelEntry, ProviderEntry, Variable, read_catalogue
 from flaskllm.services.price_history import PriceDesk
 
@@ -83,6 +84,7 @@ class _Seeding:
         for provider_id in self._file.providers:
             self._seed_models(self._rows[provider_id])
         self._remove_what_is_gone()
+        self._seed_routes()
         self._session.flush()
         for row in self._rows.values():
             prices = PriceDesk(self._session, row.id, row.kind)
@@ -131,8 +133,22 @@ class _Seeding:
                 del self._rows[row.id]
                 self._done.removed += 1
 
+    def _seed_routes(self) -> None:
+        there = {row.name: row for row in load_routes(self._session, deleted=True)}
+        for name, fields in self._file.routes.items():
+            row = there.get(name)
+            if row is None:
+                self._session.add(RouteRow(name=name, origin=SHIPPED_ORIGIN, **fields))
+                self._done.added += 1
+            elif row.deleted_at is None and row.origin == SHIPPED_ORIGIN:
+                self._done.changed += _bring_to(row, fields)
+        for row in there.values():
+            if row.name not in self._file.routes and row.origin == SHIPPED_ORIGIN and row.deleted_at is None:
+                self._session.delete(row)
+                self._done.removed += 1
 
-def _bring_to(row: ProviderRow | ModelRow, fields: Mapping[str, Any]) -> int:
+
+def _bring_to(row: ProviderRow | ModelRow | RouteRow, fields: Mapping[str, Any]) -> int:
     """Write what differs; 1 where something did."""
     differing = {name: value for name, value in fields.items() if getattr(row, name) != value}
     for name, value in differing.items():

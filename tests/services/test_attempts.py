@@ -12,6 +12,8 @@ from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate, Endpoint, Model, Provider
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import (
+    PromptFiltered,
+    PromptTooLong,
     ProviderError,
     ProviderFailure,
     ProviderKeyRejected,
@@ -126,3 +128,43 @@ def test_of_several_waits_the_shortest_is_passed_on() -> None:
 def test_without_an_attempt_it_is_a_time_out_that_costs_nothing() -> None:
     told = Attempts([], call()).verdict()
     assert (told.status, getattr(told, "may_be_billed", None)) == (504, False)
+
+
+# -- whom a route names for a refusal ---------------------------------------------------------------------------------
+
+TOO_LONG, FILTERED = PromptTooLong("too long"), PromptFiltered("no")
+
+
+def with_chains(failures: str, *, context: str = "", filtered: str = "") -> tuple[str, Attempts]:
+    """Who is asked, of `a` and `b`, where attempts fail so, one letter each: (l)ong, (f)iltered, (e)rror."""
+    chains = {"context_window": [candidate(one) for one in context], "content_filter": [candidate(x) for x in filtered]}
+    attempts, found = Attempts([candidate("a"), candidate("b")], call(), instead=chains), ""
+    while (one := attempts.next()) is not None:
+        failure = {"l": TOO_LONG, "f": FILTERED, "e": ProviderUnreachable("e")}[failures[len(found)]]
+        found += one.provider.id
+        attempts.failed(failure)
+    return found, attempts
+
+
+@pytest.mark.parametrize(
+    "failures, context, filtered, order, kind",
+    [
+        ("l", "", "", "a", PromptTooLong),
+        ("l", "", "c", "a", PromptTooLong),
+        ("ll", "c", "", "ac", PromptTooLong),
+        ("el", "", "c", "ab", PromptTooLong),
+        ("elee", "cd", "", "abcd", ProviderUnreachable),
+        ("lf", "c", "", "ac", PromptFiltered),
+        ("lff", "c", "d", "acd", PromptFiltered),
+        ("llll", "bcd", "", "ab", PromptTooLong),
+        ("leee", "acde", "", "acde", ProviderUnreachable),
+        ("leee", "ccde", "", "accd", ProviderUnreachable),
+    ],
+)
+def test_a_refusal_goes_on_once_to_those_that_were_named(
+    failures: str, context: str, filtered: str, order: str, kind: type
+) -> None:
+    found, attempts = with_chains(failures, context=context, filtered=filtered)
+    assert found == order
+    assert isinstance(attempts.verdict(), kind)
+    assert len(attempts.story) == len(order)
