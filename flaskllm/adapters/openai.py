@@ -52,7 +52,7 @@ class OpenAIAdapter(OpenAIMedia):
         Field("stream_options", bool, True, help="Whether the server takes stream_options."),
     )
     DEFAULT_BASE = "https://api.openai.com/v1"
-    KEY_FAULT = re.compile(r"incorrect api key|billing hard limit", re.IGNORECASE)
+    KEY_FAULT = re.compile(r"billing hard limit", re.IGNORECASE)
     old_cap_only: ClassVar[bool] = False
     """Servers that ignore ``max_completion_tokens`` without a word get ``max_tokens``."""
     takes_carried: ClassVar[bool] = False
@@ -209,6 +209,7 @@ class GrokAdapter(OpenAIAdapter):
     kind = "grok"
     DRAWS: ClassVar[Table] = {"n": "n", "user": "user"}
     DEFAULT_BASE = "https://api.x.ai/v1"
+    KEY_FAULT = re.compile(r"incorrect api key", re.IGNORECASE)
 
     def read_usage(self, raw: Any) -> Usage | None:
         """xAI leaves reasoning out of ``completion_tokens`` and counts it in the total only."""

@@ -596,8 +596,8 @@ def test_the_last_key_is_tried_all_the_same(app: Flask, admin: Caller, upstream:
         (faults.status(429), "active"),
         (faults.status(500), "active"),
         (faults.status(400), "active"),
-        (faults.status(400, message="Incorrect API key provided: sk-x."), "aside"),
-        (faults.status(400, message="Invalid value: 'incorrect api key provided'."), "active"),
+        (faults.status(400, message="Billing hard limit has been reached."), "aside"),
+        (faults.status(400, message="Invalid value: 'billing hard limit'."), "active"),
     ],
 )
 def test_a_key_is_put_aside_for_its_own_faults_alone(
