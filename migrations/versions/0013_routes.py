@@ -1,7 +1,7 @@
 """routes: one name for several models, and who is asked where none of them may answer
 
 Revision ID: 0013
-Revises: 0012
+Revises: 0012b
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from alembic import op
 from flaskllm.models.types import JsonText, UtcDateTime
 
 revision = "0013"
-down_revision = "0012"
+down_revision = "0012b"
 branch_labels = None
 depends_on = None
 
