@@ -376,6 +376,8 @@ class Settings:
     allow_private_providers: bool = var("ALLOW_PRIVATE_PROVIDERS", boolean, by_environment("false", "true"), "let administrators enter private addresses for providers")
     range_confirm_usd: Decimal = var("RANGE_CONFIRM_USD", money, "1", "estimate above which a spreadsheet range has to be confirmed")
     range_cache_days: int = var("RANGE_CACHE_DAYS", integer(0, 3650), "30", "how long answers to range rows are kept; 0: not at all")
+    response_cache_ttl: int = var("RESPONSE_CACHE_TTL", whole_seconds(0, 3650 * 86400), "1h", "how long an answer serves those who ask for the cache; 0: no cache")
+    response_cache_shared: bool = var("RESPONSE_CACHE_SHARED", boolean, "false", "let an answer from the cache serve everybody, not only who asked first")
 
     openai_api_key: Secret | None = var("OPENAI_API_KEY", secret, None, "switches openai on", secret=True, section="Providers: a key switches one on")
     openai_model: str = var("OPENAI_MODEL", MODEL_NAME, "gpt-4", "its default model")

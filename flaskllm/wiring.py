@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import Engine
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from flaskllm.adapters.answers import frames_of
 from flaskllm.config import Secret, Settings
 from flaskllm.extensions import db
 from flaskllm.net.egress import PublicSession
@@ -48,6 +49,7 @@ from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
 from flaskllm.services.providers import ProviderService
+from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
 from flaskllm.services.route_order import RouteOrder
 from flaskllm.services.routes import RouteService
@@ -139,6 +141,7 @@ class _Wiring:
         self.make_factory = make_factory
         self.threads = threads_work()
         self.database = Database(engine)
+        self.answers = AnswerStore(self.database)
         self.committer = GroupCommitter(engine, apply, threads=self.threads)
         self.shutdown = Shutdown(grace_s=settings.graceful_timeout)
         self.redis = _redis(settings.redis_url)
@@ -191,7 +194,7 @@ class _Wiring:
         responses = ResponseService(ResponseStore(self.database), chat)
         accounts = self._accounts()
         templates = TemplateService(self.database, self.audit)
-        idempotency = Idempotency(AnswerStore(self.database), threads=self.threads)
+        idempotency = Idempotency(self.answers, threads=self.threads)
         chores = [*self._chores(conversations, responses, accounts), *_chores_of(idempotency)]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
@@ -259,6 +262,13 @@ class _Wiring:
             watch=board,
             most_calls=max(1, settings.web_threads - KEPT_FREE) if self.threads else None,
             pace=pace,
+            cache=self._response_cache(),
+        )
+
+    def _response_cache(self) -> ResponseCache:
+        settings = self.settings
+        return ResponseCache(
+            self.answers, frames=frames_of, kept_s=settings.response_cache_ttl, shared=settings.response_cache_shared
         )
 
     def _external_calls(self) -> ExternalCallService:

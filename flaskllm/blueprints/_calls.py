@@ -12,9 +12,19 @@ from flaskllm.blueprints._claims import claims
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.pricing import dollars_text
+from flaskllm.errors import invalid
 from flaskllm.services.attempts import ATTEMPTS, story_header
 from flaskllm.services.limits import rate_headers
 
+CACHE = "X-FlaskLLM-Cache"
+CACHE_HEADER = {
+    "name": CACHE,
+    "in": "header",
+    "description": "`use`: the answer to an equal question will do, and this one is kept; else as the token is set. "
+    "Chats alone are kept",
+    "required": False,
+    "schema": {"type": "string", "enum": ["use", "none"]},
+}
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -32,7 +42,19 @@ def new_call(door: str, *, metadata: Mapping[str, str] | None = None) -> CallCon
         address=request.remote_addr,
         client_fd=_client_fd(),
         metadata=metadata or {},
+        uses_cache=_uses_cache(),
     )
+
+
+def _uses_cache() -> bool:
+    """Whether an equal question's answer is good enough: by this request's word, else by its token's.
+
+    Raises `InvalidRequest`.
+    """
+    asked = request.headers.get(CACHE)
+    if asked not in (None, "use", "none"):
+        raise invalid(CACHE, "must be use or none")
+    return current_principal().cache if asked is None else asked == "use"
 
 
 def _client_fd() -> int | None:
@@ -51,7 +73,7 @@ def call_headers(told: Any) -> dict[str, str]:
     """What is known of an `Answer` or a `ChatStream` when its headers go out."""
     headers = {
         ATTEMPTS: story_header(told.attempts, told.story),
-        "X-FlaskLLM-Cache": "none",
+        CACHE: told.cache,
         **rate_headers(told.rates),
     }
     if told.candidate is not None:

@@ -16,6 +16,7 @@ MAX_AGE_S = 3600
 ALLOWED = (
     "Authorization", "Content-Type", "X-API-Token", "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id",
     "client_id", "api-key", "x-api-key", "anthropic-version", "anthropic-beta", "Idempotency-Key",
+    "X-FlaskLLM-Cache",
 )  # fmt: skip
 EXPOSED = (
     "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id", "client_id", "X-FlaskLLM-Error",

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Response, g, request
 
+from flaskllm.blueprints._calls import CACHE
 from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body
@@ -74,8 +75,8 @@ def _key() -> str:
 
 
 def _place() -> str:
-    """What is asked beside the body: path and query, and what Anthropic's clients say in a header."""
-    return f"{request.full_path} {request.headers.get('anthropic-beta', '')}"
+    """What is asked beside the body: path and query, and headers that make another question of it."""
+    return " ".join([request.full_path, *(request.headers.get(name, "") for name in ("anthropic-beta", CACHE))])
 
 
 def _kept(response: Response) -> KeptAnswer:

@@ -15,6 +15,7 @@ import orjson
 from flask import Blueprint, Flask, Response, current_app, render_template, request
 from werkzeug.routing import Rule
 
+from flaskllm.blueprints._calls import CACHE_HEADER
 from flaskllm.blueprints._doc import Doc, documented
 from flaskllm.blueprints._errors import dialect
 from flaskllm.blueprints._examples import BODIES, PATHS
@@ -217,7 +218,12 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
         family=next(iter(told.tags), None) or FAMILY_OF.get(blueprint, "Operations"),
         dialect=dialect(rule.rule),
         security=_security(app, rule, policy) if told.security is None else told.security,
-        parameters=(*_path_parameters(rule), *told.query, *told.headers, *([KEY_HEADER] if takes_a_key else [])),
+        parameters=(
+            *_path_parameters(rule),
+            *told.query,
+            *told.headers,
+            *([KEY_HEADER, CACHE_HEADER] if takes_a_key else []),
+        ),
         body=told.body,
         body_media=told.body_media,
         example=BODIES.get(rule.endpoint),

@@ -44,7 +44,8 @@ OK, OPEN, RESTING, TOO_LONG, NOT_SENT = "ok", "open", "resting", "too_long", "no
 class Told(Generic[Result]):
     """One whole answer of any kind. ``cost`` in 10⁻⁹ dollar, None where unknown; ``attempts``: upstream calls.
 
-    ``story``: how each of them went, in order.
+    ``story``: how each of them went, in order. ``cache``: ``hit`` or ``miss`` where the caller asked for the cache,
+    else ``none``.
     """
 
     result: Result
@@ -55,6 +56,7 @@ class Told(Generic[Result]):
     dropped: tuple[str, ...] = ()
     rates: tuple[tuple[str, RateStatus], ...] = ()
     story: tuple[Tried, ...] = ()
+    cache: str = "none"
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class TokenFields(TypedDict, total=False):
     allowed_ips: Sequence[str]
     tags: Sequence[str]
     drop_params: bool
+    cache: bool
 
 
 def make() -> str:

@@ -26,6 +26,7 @@ class CallContext:
     address: str | None = None
     client_fd: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    uses_cache: bool = False
 
     def remaining(self) -> float:
         """Seconds left; never below zero."""

@@ -41,6 +41,7 @@ class Principal:
     allowed_ips: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     drop_params: bool = False
+    cache: bool = False
     approved: bool = True
 
     @property

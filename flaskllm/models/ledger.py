@@ -84,6 +84,7 @@ class CallRow(Model):
     prompt_tokens: Mapped[int] = mapped_column(BigInteger)
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
     cost: Mapped[int | None] = mapped_column(BigInteger)
+    saved: Mapped[int | None] = mapped_column(BigInteger)
     status: Mapped[int] = mapped_column(Integer)
     error_code: Mapped[str | None] = mapped_column(String(48))
     attempts: Mapped[int] = mapped_column(Integer)

@@ -87,6 +87,30 @@ class AnswerStore:
         answer = None if found.status is None else KeptAnswer(found.status, found.headers, found.body)
         return Found(found.question, answer)
 
+    def put(self, answer_id: str, body: bytes, *, kept_s: float) -> None:
+        """An answer that nobody claimed; the newest is kept."""
+        moment = now()
+        values: dict[str, Any] = {
+            "question": answer_id,
+            "holder": "",
+            "lease_ends": moment,
+            "status": 200,
+            "headers": {},
+            "body": body,
+            "created_at": moment,
+            "expires_at": moment + timedelta(seconds=kept_s),
+        }
+        putting = self._insert(AnswerRow).values(id=answer_id, **values)
+        with self._database.transaction() as session:
+            session.execute(putting.on_conflict_do_update(index_elements=[AnswerRow.id], set_=values))
+
+    def get(self, answer_id: str) -> bytes | None:
+        """What `put` has put there, until it expires."""
+        row = AnswerRow
+        query = select(row.body).where(row.id == answer_id, row.expires_at > now())
+        with self._database.reading() as session:
+            return session.scalars(query).one_or_none()
+
     def keep(self, claim: Claim, answer: KeptAnswer) -> bool:
         """The answer that was claimed; False where the claim was lost in the meantime."""
         row = AnswerRow

@@ -34,13 +34,13 @@ WHERE id = :id AND state = 'reserved'
 """
 INSERT_CALL = """
 INSERT INTO calls (id, request_id, user_id, token_id, door, model, backend_model, provider, started_at, finished_at,
-    latency_ms, prompt_tokens, completion_tokens, cost, status, error_code, attempts, streamed, estimated,
+    latency_ms, prompt_tokens, completion_tokens, cost, saved, status, error_code, attempts, streamed, estimated,
     correlation_id, claimed_user, client_id, metadata, tags, cache_read, cache_write_5m, cache_write_1h, reasoning,
     audio_input, audio_output, image_input, image_output, images)
 VALUES (:id, :request_id, :user_id, :token_id, :door, :model, :backend_model, :provider, :started_at, :finished_at,
-    :latency_ms, :prompt_tokens, :completion_tokens, :cost, :status, :error_code, :attempts, :streamed, :estimated,
-    :correlation_id, :claimed_user, :client_id, :metadata, :tags, :cache_read, :cache_write_5m, :cache_write_1h,
-    :reasoning, :audio_input, :audio_output, :image_input, :image_output, :images)
+    :latency_ms, :prompt_tokens, :completion_tokens, :cost, :saved, :status, :error_code, :attempts, :streamed,
+    :estimated, :correlation_id, :claimed_user, :client_id, :metadata, :tags, :cache_read, :cache_write_5m,
+    :cache_write_1h, :reasoning, :audio_input, :audio_output, :image_input, :image_output, :images)
 """
 OPEN_BUDGET = """
 INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, :period, 0, 0) ON CONFLICT (id, period) DO NOTHING

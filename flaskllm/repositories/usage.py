@@ -36,8 +36,11 @@ tags together, as JSON."""
 
 @dataclass(frozen=True, slots=True)
 class UsageTotals:
-    """Sums over calls; ``cost`` in 10⁻⁹ dollar; ``unpriced``, ``estimated`` and ``interrupted`` count calls without a
-    price, calls whose tokens are not a provider's word, and calls whose process died. ``parts``: `PARTS` by name."""
+    """Sums over calls; ``cost`` in 10⁻⁹ dollar, as ``saved``: what answers from the cache had cost before.
+
+    ``unpriced``, ``estimated`` and ``interrupted`` count calls without a price, calls whose tokens are not a
+    provider's word, and calls whose process died. ``parts``: `PARTS` by name.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -47,6 +50,7 @@ class UsageTotals:
     unpriced: int = 0
     estimated: int = 0
     interrupted: int = 0
+    saved: int = 0
     parts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
 
     def __add__(self, other: UsageTotals) -> UsageTotals:
@@ -164,6 +168,7 @@ def _sums() -> list[ColumnElement[Any]]:
         *_halves(CallRow.prompt_tokens),
         *_halves(CallRow.completion_tokens),
         *_halves(CallRow.cost),
+        *_halves(CallRow.saved),
         *(func.coalesce(func.sum(getattr(CallRow, name)), 0) for name in PARTS),
     ]
 
@@ -174,7 +179,7 @@ def _halves(column: Any) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
 
 def _totals(row: Sequence[Any]) -> UsageTotals:
     requests, errors, unpriced, estimated, interrupted, *sums = map(int, row)
-    prompt, completion, cost = (high * HALF + low for high, low in zip(sums[0:6:2], sums[1:6:2], strict=True))
+    prompt, completion, cost, saved = (high * HALF + low for high, low in zip(sums[0:8:2], sums[1:8:2], strict=True))
     return UsageTotals(
         requests=requests,
         errors=errors,
@@ -184,5 +189,6 @@ def _totals(row: Sequence[Any]) -> UsageTotals:
         unpriced=unpriced,
         estimated=estimated,
         interrupted=interrupted,
-        parts=dict(zip(PARTS, sums[6:], strict=True)),
+        saved=saved,
+        parts=dict(zip(PARTS, sums[8:], strict=True)),
     )

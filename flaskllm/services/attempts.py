@@ -98,6 +98,11 @@ class Attempts:
         self.candidate: Candidate | None = None
 
     @property
+    def first(self) -> Candidate:
+        """Who is asked first; before anybody was."""
+        return self._waiting[0]
+
+    @property
     def others_left(self) -> bool:
         """Whether somebody else could still be asked."""
         return self.number < MOST_IN_ALL and any(self._may_ask(one) for one in self._waiting)

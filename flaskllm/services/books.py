@@ -104,6 +104,12 @@ class CallBooks:
         self._usage.tell(row)
         return total
 
+    def close_from_cache(self, candidate: Candidate, saved: int | None) -> None:
+        """Nobody was asked and nothing was spent; ``saved``: what the answer had cost before."""
+        row = self._usage.row(self._request, self._call, Outcome(candidate, Usage(), 0, 0, saved=saved))
+        self._ledger.record(row)
+        self._usage.tell(row)
+
     def _close_without_attempt(self, attempts: Attempts, error: DomainError | None, status: int) -> int | None:
         outcome = Outcome(
             attempts.candidate, Usage(), self._spent, attempts.number, status, error.code if error else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,7 @@ from flaskllm.services.media_bounds import images_bound, price_of_drawn, usage_o
 from flaskllm.services.model_router import ModelRouter, Plan
 from flaskllm.services.pace import Pace
 from flaskllm.services.provider_factory import ProviderFactory
+from flaskllm.services.response_cache import ReplayedStream, ResponseCache
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.usage import AnyRequest, UsageService
 
@@ -99,11 +101,12 @@ class ChatOrchestrator:
         drains: Drains,
         most_streams: int | None,
         refuse_unpriced: bool = False,
+        cache: ResponseCache,
         watch: Watch | None = None,
         most_calls: int | None = None,
         pace: Pace | None = None,
     ) -> None:
-        self._watch, self._pace = watch, pace
+        self._watch, self._pace, self._cache = watch, pace, cache
         self._places = Places(most_calls, "This process has as many calls in flight as it may.")
         self._router, self._factory, self._ledger, self._limits = router, factory, ledger, limits
         self._usage, self._images, self._shutdown = usage, images, shutdown
@@ -116,8 +119,27 @@ class ChatOrchestrator:
 
         Raises what the contract's table of errors has for it.
         """
-        told = self._run(self._chat(_as_the_token_says(request, call), call), call)
-        return Answer(**vars(told))
+        with self._place():
+            asked = _as_the_token_says(request, call)
+            return self._complete(self._chat(asked, call), asked, call)
+
+    def _complete(self, work: Work[ChatResult], request: ChatRequest, call: CallContext) -> Answer:
+        """From the cache, where the caller wants that and it has an equal question's answer."""
+        books, attempts, rates = self._admit(work, call)
+        key = self._cache.key(request, attempts.first, call)
+        if key is None:
+            return Answer(**vars(self._ask_each(work, books, attempts, rates)))
+        candidate = attempts.first
+        with self._cache.flight(key, call.remaining()):
+            cached = self._cache.get(key)
+            if cached is not None:
+                books.close_from_cache(candidate, cached.cost)
+                result = cached.result
+                return Answer(result, candidate, Usage(), 0, 0, tuple(result.dropped), rates, cache="hit")
+            answer = Answer(**vars(self._ask_each(work, books, attempts, rates)) | {"cache": "miss"})
+            if answer.candidate == candidate:
+                self._cache.put(key, answer)
+        return answer
 
     def embed(self, request: EmbedRequest, call: CallContext) -> Told[EmbedResult]:
         """One vector for each input. Raises like `complete`."""
@@ -147,14 +169,19 @@ class ChatOrchestrator:
 
     def _run(self, work: Work[Result], call: CallContext) -> Told[Result]:
         """Ask one candidate after the other, and account for each."""
+        with self._place():
+            return self._ask_each(work, *self._admit(work, call))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the calls that this process may have in flight."""
         release = self._places.take()
         try:
-            return self._ask_in_turn(work, call)
+            yield
         finally:
             release()
 
-    def _ask_in_turn(self, work: Work[Result], call: CallContext) -> Told[Result]:
-        books, attempts, rates = self._admit(work, call)
+    def _ask_each(self, work: Work[Result], books: CallBooks, attempts: Attempts, rates: Rates) -> Told[Result]:
         try:
             return self._first_answer(work, books, attempts, rates)
         except DomainError as error:
@@ -208,13 +235,17 @@ class ChatOrchestrator:
         output = tokens_of_chars(output_chars(result.body))
         return result, Usage(input=attempt.prompt_tokens, output=output, estimated=True), attempt
 
-    def stream(self, request: ChatRequest, call: CallContext) -> ChatStream:
+    def stream(self, request: ChatRequest, call: CallContext) -> ChatStream | ReplayedStream:
         """Answer frame by frame; comes back with the first frame in hand, or when headers must go out.
 
         Raises like `complete` until then.
         """
         request = replace(_as_the_token_says(request, call), stream=True)
         books, attempts, rates = self._admit(self._chat(request, call), call)
+        key = self._cache.key(request, attempts.first, call)
+        if key is not None and (cached := self._cache.get(key)) is not None:
+            books.close_from_cache(attempts.first, cached.cost)
+            return self._cache.replay(request, call, cached, candidate=attempts.first, rates=rates)
         stream = ChatStream(
             request,
             call,
@@ -226,6 +257,7 @@ class ChatOrchestrator:
             drains=self._drains,
             rates=rates,
             on_over=self._take_slot(),
+            cache="none" if key is None else "miss",
         )
         stream.start()
         return stream

@@ -34,6 +34,7 @@ from flaskllm.errors import (
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import Attempt
+from flaskllm.services.response_cache import ReplayedStream
 from flaskllm.services.shutdown import Shutdown
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,10 @@ class ChatStream:
         drains: Drains,
         rates: tuple[tuple[str, RateStatus], ...] = (),
         on_over: Callable[[], None],
+        cache: str = "none",
     ) -> None:
         self.request, self.call, self.rates = request, call, rates
+        self.cache = cache
         self.usage: Usage | None = None
         self.cost: int | None = None
         self.finish_reason: str | None = None
@@ -415,7 +418,7 @@ class Drains:
 class StreamHeaders:
     """A `ChatStream` that is told in other words (a conversation's, a response's): what the headers tell stays."""
 
-    def __init__(self, stream: ChatStream) -> None:
+    def __init__(self, stream: ChatStream | ReplayedStream) -> None:
         self._stream = stream
 
     @property
@@ -437,6 +440,10 @@ class StreamHeaders:
     @property
     def cost(self) -> int | None:
         return self._stream.cost
+
+    @property
+    def cache(self) -> str:
+        return self._stream.cache
 
     @property
     def rates(self) -> tuple[tuple[str, RateStatus], ...]:

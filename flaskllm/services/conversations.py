@@ -37,6 +37,7 @@ from flaskllm.errors import ContextLengthExceeded, DomainError, NotFound, invali
 from flaskllm.repositories.conversations import ConversationStore, missing
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import ChatStream, StreamHeaders
+from flaskllm.services.response_cache import ReplayedStream
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ ALWAYS_FITS = 2_000
 RESERVE = 1_024
 """Tokens kept for the answer where the caller names no bound."""
 
-Told = TypeVar("Told", Answer, ChatStream)
+Told = TypeVar("Told", Answer, ChatStream | ReplayedStream)
 Window = Callable[[ChatRequest, Principal], int | None]
 """How many tokens the models that may answer can hold; None where nobody knows."""
 Providers = Callable[[ChatRequest, Principal], frozenset[str]]
@@ -219,7 +220,7 @@ class ConversationStream(StreamHeaders):
     is stored and marked; where the provider breaks off, nothing is: the caller was told so and will ask again.
     """
 
-    def __init__(self, stream: ChatStream, place: _Place) -> None:
+    def __init__(self, stream: ChatStream | ReplayedStream, place: _Place) -> None:
         super().__init__(stream)
         self._place = place
         self._said: list[str] = []

@@ -265,6 +265,7 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "prompt_tokens": 0,
         "completion_tokens": 0,
         "cost": cost,
+        "saved": None,
         "status": 499,
         "error_code": INTERRUPTED,
         "attempts": row["number"],

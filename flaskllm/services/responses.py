@@ -39,6 +39,7 @@ from flaskllm.errors import ContextLengthExceeded, Detail, DomainError, InvalidR
 from flaskllm.repositories.responses import NO_THREAD, SWEEP, ResponseStore, Thread, missing
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import ChatStream, StreamHeaders
+from flaskllm.services.response_cache import ReplayedStream
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ MOST_SWEEPS = 20
 OPAQUE = "encrypted_content"
 PREVIOUS = "previous_response_id"
 
-Told = TypeVar("Told", Answer, ChatStream)
+Told = TypeVar("Told", Answer, ChatStream | ReplayedStream)
 
 
 class ResponseService:
@@ -258,7 +259,7 @@ class ResponseStream(StreamHeaders):
     The response is stored before it comes out. Where the caller hangs up, or the provider breaks off, nothing is.
     """
 
-    def __init__(self, stream: ChatStream, talk: _Talk) -> None:
+    def __init__(self, stream: ChatStream | ReplayedStream, talk: _Talk) -> None:
         super().__init__(stream)
         self._talk = talk
         self._output = Output(talk.response_id, summarised=talk.asked.summarised)

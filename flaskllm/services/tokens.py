@@ -48,6 +48,9 @@ USE_NOTED_EVERY = timedelta(seconds=60)
 ENVIRONMENT_ID = "environment"
 ENVIRONMENT_SCOPES = frozenset({"webhook", "chat"})
 NOT_VALID = "The API token is not valid."
+SETTINGS = ("drop_params", "cache")
+"""What of a token's document stands in its row's ``settings``."""
+NOTHING_SET: Mapping[str, Any] = {}
 COPIED = ("name", "templates", "models", "requests_per_minute", "tokens_per_minute", "concurrency", "expires_at")
 
 
@@ -179,7 +182,7 @@ class TokenService:
         with self._db.transaction() as session:
             row = self._live(session, owner_id, token_id)
             before = _facts(row)
-            for name, value in _columns(fields, row.user).items():
+            for name, value in _columns(fields, row.user, row.settings).items():
                 setattr(row, name, value)
             old, new = difference(before, _facts(row))
             if new:
@@ -303,11 +306,11 @@ def _facts(row: ApiToken) -> dict[str, Any]:
         "budget": None if bound is None else {"amount": to_dollars(bound), "period": row.budget_period},
         "allowed_ips": list(row.allowed_ips or ()),
         "tags": list(row.tags or ()),
-        "drop_params": bool((row.settings or {}).get("drop_params")),
+        **{name: bool((row.settings or {}).get(name)) for name in SETTINGS},
     }
 
 
-def _columns(fields: TokenFields, owner: User) -> dict[str, Any]:
+def _columns(fields: TokenFields, owner: User, settings: Mapping[str, Any] = NOTHING_SET) -> dict[str, Any]:
     """The row's columns for what was said; what was not said stays as it is."""
     given: Mapping[str, Any] = fields
     columns: dict[str, Any] = {name: given[name] for name in COPIED if name in given}
@@ -317,8 +320,8 @@ def _columns(fields: TokenFields, owner: User) -> dict[str, Any]:
         columns |= _budget(given["budget"])
     if given.get("expires_at") is not None and given["expires_at"] <= now():
         raise invalid("expires_at", "must lie in the future")
-    if "drop_params" in given:
-        columns["settings"] = {"drop_params": given["drop_params"]}
+    if not given.keys().isdisjoint(SETTINGS):
+        columns["settings"] = {**settings, **{name: given[name] for name in SETTINGS if name in given}}
     return columns | {name: list(given[name]) for name in ("allowed_ips", "tags") if name in given}
 
 
@@ -371,6 +374,7 @@ def _principal(row: ApiToken) -> Principal:
         allowed_ips=tuple(row.allowed_ips),
         tags=tuple(row.tags),
         drop_params=bool(row.settings.get("drop_params")),
+        cache=bool(row.settings.get("cache")),
         approved=owner.status == ACTIVE,
     )
 

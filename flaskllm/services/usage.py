@@ -41,7 +41,10 @@ UTC_ZONE = ZoneInfo("UTC")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended: ``cost`` in 10⁻⁹ dollar, ``status`` as its caller saw it."""
+    """How a call ended: ``cost`` in 10⁻⁹ dollar, ``status`` as its caller saw it.
+
+    ``saved``: what the answer had cost when it was asked for first, where it came from the cache.
+    """
 
     candidate: Candidate | None
     usage: Usage
@@ -49,6 +52,7 @@ class Outcome:
     attempts: int
     status: int = 200
     error_code: str | None = None
+    saved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class UsageService:
             "prompt_tokens": outcome.usage.prompt_tokens,
             "completion_tokens": outcome.usage.completion_tokens,
             "cost": outcome.cost,
+            "saved": outcome.saved,
             "status": outcome.status,
             "error_code": outcome.error_code,
             "attempts": outcome.attempts,
@@ -110,7 +115,7 @@ class UsageService:
         """The call's one log line (``event: llm_request``), and its counts."""
         self._metrics.call(row)
         fields = {name: value for name, value in row.items() if name not in NOT_LOGGED}
-        fields["cost"] = to_dollars(row["cost"])
+        fields["cost"], fields["saved"] = to_dollars(row["cost"]), to_dollars(row["saved"])
         fields["started_at"], fields["finished_at"] = iso(row["started_at"]), iso(row["finished_at"])
         fields["metadata"] = json.loads(row["metadata"]) if row["metadata"] else {}
         log.info("llm_request", extra={"fields": fields})

@@ -59,6 +59,7 @@ class TokenSchema(Schema):
     allowed_ips = Several(Network(), most=100)
     tags = Several(Text(least=1, most=64), most=16)
     drop_params = Flag()
+    cache = Flag()
 
 
 class _Rotation(Schema):
@@ -107,6 +108,7 @@ _TOKEN_FIELDS = {
     "allowed_ips": shapes.several(shapes.STRING),
     "tags": shapes.several(shapes.STRING),
     "drop_params": shapes.FLAG,
+    "cache": shapes.FLAG,
     "created_at": shapes.MOMENT,
     "last_used_at": shapes.maybe(shapes.MOMENT),
     "revoked_at": shapes.maybe(shapes.MOMENT),
@@ -191,6 +193,7 @@ def write_token(token: Any, *, text: str | None = None) -> dict[str, Any]:
         "allowed_ips": list(token.allowed_ips),
         "tags": list(token.tags),
         "drop_params": bool(token.settings.get("drop_params")),
+        "cache": bool(token.settings.get("cache")),
         "created_at": iso(token.created_at),
         "last_used_at": iso(token.last_used_at),
         "revoked_at": iso(token.revoked_at),

@@ -39,6 +39,7 @@ SUM_SHAPES: Shape = {
     "unpriced_requests": COUNT,
     "estimated_requests": COUNT,
     "interrupted_requests": COUNT,
+    "saved": {"type": "number", "minimum": 0, "description": "US dollars that answers from the cache had cost before"},
     "images": COUNT,
     "tokens": record("UsageTokens", **dict.fromkeys(TOKENS, COUNT)),
 }
@@ -175,6 +176,7 @@ def _sums(totals: Any) -> dict[str, Any]:
         "unpriced_requests": totals.unpriced,
         "estimated_requests": totals.estimated,
         "interrupted_requests": totals.interrupted,
+        "saved": to_dollars(totals.saved),
         "images": min(parts["images"], MOST_TOLD),
         "tokens": {name: min(tokens[name], MOST_TOLD) for name in TOKENS},
     }
