@@ -39,9 +39,9 @@ SUM_SHAPES: Shape = {
     "unpriced_requests": COUNT,
     "estimated_requests": COUNT,
     "interrupted_requests": COUNT,
-    "saved": {"type": "number", "minimum": 0, "description": "US dollars that answers from the cache had cost before"},
     "images": COUNT,
     "tokens": record("UsageTokens", **dict.fromkeys(TOKENS, COUNT)),
+    "saved": {"type": "number", "minimum": 0, "description": "US dollars that answers from the cache had cost before"},
 }
 GROUP_SHAPES: Shape = {
     "day": {"type": "string", "format": "date"},
@@ -176,9 +176,9 @@ def _sums(totals: Any) -> dict[str, Any]:
         "unpriced_requests": totals.unpriced,
         "estimated_requests": totals.estimated,
         "interrupted_requests": totals.interrupted,
-        "saved": to_dollars(totals.saved),
         "images": min(parts["images"], MOST_TOLD),
         "tokens": {name: min(tokens[name], MOST_TOLD) for name in TOKENS},
+        "saved": to_dollars(totals.saved),
     }
 
 
