@@ -62,6 +62,11 @@ ON CONFLICT (name) DO UPDATE SET
         ELSE excluded.expires_at END
 RETURNING value, expires_at
 """
+SET_COUNT = "UPDATE counters SET value = :value WHERE name = :name"
+GIVE_BACK = """
+UPDATE counters SET value = CASE WHEN value > :amount THEN value - :amount ELSE 0 END
+WHERE name = :name AND expires_at = :ends_at RETURNING value
+"""
 IS_THERE = "SELECT 1 FROM attempts WHERE id = :id"
 OPEN_CALLS = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND token_id = :token_id"
 EXPIRED = """
@@ -159,18 +164,41 @@ class Record:
 
 @dataclass(slots=True)
 class Count:
-    """Add to a counter whose window begins with its first hit. ``result``: its value, and when it ends (ms)."""
+    """Add to a counter whose window begins with its first hit; only if it stays within ``most``, where that is given.
+
+    ``result``: its value, when it ends (ms), and whether it was added.
+    """
 
     name: str
     amount: int
     window_ms: int
-    result: tuple[int, int] = (0, 0)
+    most: int | None = None
+    result: tuple[int, int, bool] = (0, 0, False)
 
     def renew(self) -> None:
         """Nothing drawn."""
 
     def look(self) -> None:
         """Once too often does no harm."""
+
+
+@dataclass(slots=True)
+class GiveBack:
+    """Take off again what was counted in the window that ends at ``ends_at`` (ms), and in no other.
+
+    ``result``: its value; None where that window is over.
+    """
+
+    name: str
+    amount: int
+    ends_at: int
+    result: int | None = None
+
+    def renew(self) -> None:
+        """Nothing drawn."""
+
+    def look(self) -> None:
+        """Once too often lets a little more through, for the rest of a minute."""
 
 
 @dataclass(slots=True)
@@ -203,7 +231,7 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
     calls = [one.call for one in itertools.chain(settles, kinds[Record]) if one.call is not None]
     if calls:
         connection.execute_many(INSERT_CALL, calls)
-    _count(connection, kinds[Count])
+    _count(connection, [*kinds[GiveBack], *kinds[Count]])
     if reserves:
         _reserve(connection, reserves)
     for expired in kinds[Expired]:
@@ -263,28 +291,62 @@ def _move(connection: Connection, settles: Iterable[Settle]) -> None:
         connection.execute(MOVE, {"id": budget_id, "period": period, **moved})
 
 
-def _count(connection: Connection, counts: Sequence[Count]) -> None:
-    by_name: dict[str, list[Count]] = defaultdict(list)
-    for one in counts:
-        by_name[one.name].append(one)
-    for name, ones in sorted(by_name.items()):
-        _count_together(connection, name, ones)
+def _count(connection: Connection, operations: Sequence[Count | GiveBack]) -> None:
+    """Counter by counter in one order, so that two processes cannot deadlock; what is given back comes first."""
+    for name, ones in itertools.groupby(sorted(operations, key=_by_name), key=lambda one: one.name):
+        counts = []
+        for one in ones:
+            if isinstance(one, Count):
+                counts.append(one)
+            else:
+                _give_back(connection, one)
+        if any(one.most is not None for one in counts):
+            _count_in_turn(connection, name, counts)
+        elif counts:
+            _count_together(connection, name, counts)
+
+
+def _by_name(operation: Count | GiveBack) -> tuple[str, bool]:
+    return operation.name, isinstance(operation, Count)
+
+
+def _give_back(connection: Connection, one: GiveBack) -> None:
+    values = {"name": one.name, "amount": one.amount, "ends_at": one.ends_at}
+    found = connection.execute(GIVE_BACK, values).fetchone()
+    one.result = None if found is None else found[0]
 
 
 def _count_together(connection: Connection, name: str, ones: Sequence[Count]) -> None:
-    """One statement with the sum; each is then given the value it would have seen in its turn.
-
-    A window that ends later than two from now was begun before the clock was set back: it begins again.
-    """
-    total, now, window = sum(one.amount for one in ones), now_ms(), ones[0].window_ms
-    values = {
-        "name": name, "amount": total, "now": now, "expires_at": now + window, "latest": now + 2 * window
-    }  # fmt: skip
-    value, expires_at = connection.execute(COUNT, values).fetchone()
+    """One statement with the sum; each is then given the value it would have seen in its turn."""
+    total = sum(one.amount for one in ones)
+    value, expires_at = _add(connection, name, total, ones[0].window_ms)
     seen = value - total
     for one in ones:
         seen += one.amount
-        one.result = (seen, expires_at)
+        one.result = (seen, expires_at, True)
+
+
+def _count_in_turn(connection: Connection, name: str, ones: Sequence[Count]) -> None:
+    """The first statement opens the window and locks its row, so that what is decided here holds."""
+    value, expires_at = _add(connection, name, 0, ones[0].window_ms)
+    for one in ones:
+        fits = one.most is None or value + one.amount <= one.most
+        value += one.amount if fits else 0
+        one.result = (value, expires_at, fits)
+    connection.execute(SET_COUNT, {"name": name, "value": value})
+
+
+def _add(connection: Connection, name: str, amount: int, window_ms: int) -> tuple[int, int]:
+    """Value and end of the window afterwards.
+
+    A window that ends later than two from now was begun before the clock was set back: it begins again.
+    """
+    now = now_ms()
+    values = {
+        "name": name, "amount": amount, "now": now, "expires_at": now + window_ms, "latest": now + 2 * window_ms
+    }  # fmt: skip
+    value, expires_at = connection.execute(COUNT, values).fetchone()
+    return value, expires_at
 
 
 def _reserve(connection: Connection, reserves: Sequence[Reserve]) -> None:

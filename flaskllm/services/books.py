@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from flaskllm.domain.answer import RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.estimate import tokens_of_chars
@@ -13,6 +14,7 @@ from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, ProviderFailure
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Bound, Ledger
+from flaskllm.services.limits import Admission, Limits
 from flaskllm.services.usage import AnyRequest, Outcome, UsageService
 
 
@@ -35,7 +37,26 @@ class CallBooks:
         self._bound = bound
         self._seconds = seconds
         self._spent = 0
+        self._tokens = 0
         self._refused = False
+        self._limits: Limits | None = None
+        self._admission = Admission()
+
+    @property
+    def rates(self) -> tuple[tuple[str, RateStatus], ...]:
+        """How the caller's limits stand: as admitted, and after the end with what was really taken."""
+        return self._admission.rates
+
+    def admit(self, limits: Limits, tokens: int) -> None:
+        """Count the call, and its prompt by estimate until its end. Raises `RateLimited`."""
+        self._admission = limits.admit(self._call, tokens=tokens)
+        self._limits = limits
+
+    def _correct_tokens(self) -> None:
+        """What was counted by estimate becomes what was taken, once."""
+        limits, self._limits = self._limits, None
+        if limits is not None:
+            self._admission = limits.correct(self._admission, tokens=self._tokens)
 
     def reserve(self, candidate: Candidate, number: int) -> Attempt:
         """Commit the attempt's row. A refusal (budget, calls in flight, database) is told and raised.
@@ -58,6 +79,7 @@ class CallBooks:
             if number > 1:
                 self._ledger.record(row)
             self._usage.tell(row)
+            self._correct_tokens()
             raise
 
     def tell_refusal(self, error: DomainError) -> None:
@@ -73,6 +95,7 @@ class CallBooks:
         """This attempt failed and another follows."""
         state, usage = _verdict(attempt, failure, seen, sent=True)
         self._spent += self._ledger.settle(attempt, state=state, usage=usage, error_code=failure.code) or 0
+        self._tokens += usage.total_tokens
 
     def close(
         self,
@@ -88,6 +111,21 @@ class CallBooks:
 
         ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
         """
+        try:
+            return self._close(attempt, attempts, usage=usage, error=error, sent=sent, status=status)
+        finally:
+            self._correct_tokens()
+
+    def _close(
+        self,
+        attempt: Attempt | None,
+        attempts: Attempts,
+        *,
+        usage: Usage | None,
+        error: DomainError | None,
+        sent: bool,
+        status: int,
+    ) -> int | None:
         if error is None and status < 400:
             attempts.worked()
         if self._refused:
@@ -95,6 +133,7 @@ class CallBooks:
         if attempt is None:
             return self._close_without_attempt(attempts, error, status)
         state, taken = _verdict(attempt, error, usage, sent=sent)
+        self._tokens += taken.total_tokens
         cost = self._ledger.price(attempt, state, taken)
         total = None if cost is None else cost + self._spent
         code = error.code if error else "client_closed" if status >= 400 else None
@@ -109,6 +148,7 @@ class CallBooks:
         row = self._usage.row(self._request, self._call, Outcome(candidate, Usage(), 0, 0, saved=saved))
         self._ledger.record(row)
         self._usage.tell(row)
+        self._correct_tokens()
 
     def _close_without_attempt(self, attempts: Attempts, error: DomainError | None, status: int) -> int | None:
         outcome = Outcome(

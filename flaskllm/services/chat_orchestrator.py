@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from flaskllm.adapters.base import ChunkSource
-from flaskllm.domain.answer import Answer, RateStatus, Told
+from flaskllm.domain.answer import Answer, Told
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
@@ -36,7 +36,6 @@ from flaskllm.services.response_cache import ReplayedStream, ResponseCache
 from flaskllm.services.shutdown import Shutdown
 from flaskllm.services.usage import AnyRequest, UsageService
 
-Rates = tuple[tuple[str, RateStatus], ...]
 Result = TypeVar("Result")
 SURE = 0.5
 """Of our estimate of a prompt's tokens: so many it has at the least (text of eight characters a token is rare)."""
@@ -125,18 +124,18 @@ class ChatOrchestrator:
 
     def _complete(self, work: Work[ChatResult], request: ChatRequest, call: CallContext) -> Answer:
         """From the cache, where the caller wants that and it has an equal question's answer."""
-        books, attempts, rates = self._admit(work, call)
+        books, attempts = self._admit(work, call)
         key = self._cache.key(request, attempts.first, call)
         if key is None:
-            return Answer(**vars(self._ask_each(work, books, attempts, rates)))
+            return Answer(**vars(self._ask_each(work, books, attempts)))
         candidate = attempts.first
         with self._cache.flight(key, call.remaining()):
             cached = self._cache.get(key)
             if cached is not None:
                 books.close_from_cache(candidate, cached.cost)
                 result = cached.result
-                return Answer(result, candidate, Usage(), 0, 0, tuple(result.dropped), rates, cache="hit")
-            answer = Answer(**vars(self._ask_each(work, books, attempts, rates)) | {"cache": "miss"})
+                return Answer(result, candidate, Usage(), 0, 0, tuple(result.dropped), books.rates, cache="hit")
+            answer = Answer(**vars(self._ask_each(work, books, attempts)) | {"cache": "miss"})
             if answer.candidate == candidate:
                 self._cache.put(key, answer)
         return answer
@@ -181,14 +180,14 @@ class ChatOrchestrator:
         finally:
             release()
 
-    def _ask_each(self, work: Work[Result], books: CallBooks, attempts: Attempts, rates: Rates) -> Told[Result]:
+    def _ask_each(self, work: Work[Result], books: CallBooks, attempts: Attempts) -> Told[Result]:
         try:
-            return self._first_answer(work, books, attempts, rates)
+            return self._first_answer(work, books, attempts)
         except DomainError as error:
             attempts.tell(error)
             raise
 
-    def _first_answer(self, work: Work[Result], books: CallBooks, attempts: Attempts, rates: Rates) -> Told[Result]:
+    def _first_answer(self, work: Work[Result], books: CallBooks, attempts: Attempts) -> Told[Result]:
         while (candidate := attempts.next()) is not None:
             attempt = books.reserve(candidate, attempts.number)
             try:
@@ -209,7 +208,7 @@ class ChatOrchestrator:
                 attempts.began_to_answer(streamed=False)
                 cost = books.close(attempt, attempts, usage=usage)
                 dropped = tuple(getattr(result, "dropped", ()))
-                return Told(result, candidate, usage, cost, attempts.number, dropped, rates, attempts.story)
+                return Told(result, candidate, usage, cost, attempts.number, dropped, books.rates, attempts.story)
         verdict = attempts.verdict()
         books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
         raise verdict
@@ -241,11 +240,17 @@ class ChatOrchestrator:
         Raises like `complete` until then.
         """
         request = replace(_as_the_token_says(request, call), stream=True)
-        books, attempts, rates = self._admit(self._chat(request, call), call)
+        release = self._take_slot()
+        try:
+            books, attempts = self._admit(self._chat(request, call), call)
+        except BaseException:
+            release()
+            raise
         key = self._cache.key(request, attempts.first, call)
         if key is not None and (cached := self._cache.get(key)) is not None:
+            release()
             books.close_from_cache(attempts.first, cached.cost)
-            return self._cache.replay(request, call, cached, candidate=attempts.first, rates=rates)
+            return self._cache.replay(request, call, cached, candidate=attempts.first, rates=books.rates)
         stream = ChatStream(
             request,
             call,
@@ -255,8 +260,7 @@ class ChatOrchestrator:
             times=self._times,
             shutdown=self._shutdown,
             drains=self._drains,
-            rates=rates,
-            on_over=self._take_slot(),
+            on_over=release,
             cache="none" if key is None else "miss",
         )
         stream.start()
@@ -316,7 +320,7 @@ class ChatOrchestrator:
 
         return release
 
-    def _admit(self, work: Work[Any], call: CallContext) -> tuple[CallBooks, Attempts, Rates]:
+    def _admit(self, work: Work[Any], call: CallContext) -> tuple[CallBooks, Attempts]:
         """Who may answer, how long the prompt is, and whether there is room."""
         if self._shutdown.draining:
             raise Unavailable("The gateway is restarting.", retry_after=1)
@@ -335,12 +339,12 @@ class ChatOrchestrator:
             if self._refuse_unpriced:
                 plan = _priced(plan, work)
             candidates, too_small = _that_hold(plan, work.prompt_tokens)
-            rates = self._limits.admit(call, tokens=work.prompt_tokens)
+            books.admit(self._limits, work.prompt_tokens)
         except DomainError as error:
             books.tell_refusal(error)
             raise
         attempts = Attempts(candidates, call, self._watch, instead=plan.instead, passed_over=too_small, pace=self._pace)
-        return books, attempts, rates
+        return books, attempts
 
     def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget

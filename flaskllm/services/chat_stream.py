@@ -78,12 +78,10 @@ class ChatStream:
         times: StreamTimes,
         shutdown: Shutdown,
         drains: Drains,
-        rates: tuple[tuple[str, RateStatus], ...] = (),
         on_over: Callable[[], None],
         cache: str = "none",
     ) -> None:
-        self.request, self.call, self.rates = request, call, rates
-        self.cache = cache
+        self.request, self.call, self.cache = request, call, cache
         self.usage: Usage | None = None
         self.cost: int | None = None
         self.finish_reason: str | None = None
@@ -109,6 +107,10 @@ class ChatStream:
     @property
     def candidate(self) -> Candidate | None:
         return self._attempts.candidate
+
+    @property
+    def rates(self) -> tuple[tuple[str, RateStatus], ...]:
+        return self._books.rates
 
     @property
     def attempts(self) -> int:

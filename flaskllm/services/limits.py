@@ -8,26 +8,43 @@ grouped commits, or in Redis where there is one. With Redis away it is counted i
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from flaskllm.domain.answer import RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.principal import Principal
-from flaskllm.errors import RateLimited
-from flaskllm.repositories.ledger import Count
+from flaskllm.errors import RateLimited, Unavailable
+from flaskllm.repositories.ledger import Count, GiveBack
 
 log = logging.getLogger(__name__)
 
 MINUTE = 60
+MOST_CORRECTED = 10**12
+"""Tokens of one call, of which a limit takes note: an absurd usage must not overflow the window's count."""
+Rates = tuple[tuple[str, RateStatus], ...]
+
+
+class Window(NamedTuple):
+    """A counter as it stands: its value, seconds until its window ends, that window's id, whether the last one fit."""
+
+    value: int
+    left_s: float
+    id: str
+    fits: bool = True
 
 
 class Counters(Protocol):
     """Where windows are counted."""
 
-    def add(self, name: str, amount: int, window_s: int) -> tuple[int, float]:
-        """Add to a window that begins with its first hit: its value now, and the seconds until it ends."""
+    def add(self, name: str, amount: int, window_s: int, *, most: int | None = None) -> Window:
+        """Add to a window that begins with its first hit; with ``most`` only what fits, else nothing."""
+
+    def give_back(self, name: str, amount: int, window_id: str) -> Window | None:
+        """Take off again what was added to that very window; None where it is over."""
 
 
 class SqlCounters:
@@ -36,36 +53,96 @@ class SqlCounters:
     def __init__(self, run: Callable[[Any], Any]) -> None:
         self._run = run
 
-    def add(self, name: str, amount: int, window_s: int) -> tuple[int, float]:
-        value, ends_at = self._run(Count(name[:200], amount, window_s * 1000))
-        return value, max(0.0, ends_at / 1000 - time.time())
+    def add(self, name: str, amount: int, window_s: int, *, most: int | None = None) -> Window:
+        value, ends_at, fits = self._run(Count(name[:200], amount, window_s * 1000, most))
+        return Window(value, _seconds_to(ends_at), f"{IN_SQL}{ends_at}", fits)
+
+    def give_back(self, name: str, amount: int, window_id: str) -> Window | None:
+        ends_at = int(window_id.removeprefix(IN_SQL))
+        value = self._run(GiveBack(name[:200], amount, ends_at))
+        return None if value is None else Window(value, _seconds_to(ends_at), window_id)
+
+
+IN_SQL = "sql:"
+"""How the id of a window begins that is counted there."""
+
+
+def _seconds_to(ends_at: int) -> float:
+    return max(0.0, ends_at / 1000 - time.time())
 
 
 class RedisCounters:
     """Counters in Redis; where it is away, ``fallback`` counts, and Redis is asked again after ``rest_s``."""
 
-    SCRIPT = """
-    local value = redis.call('INCRBY', KEYS[1], ARGV[1])
+    ADD = """
+    local value = tonumber(redis.call('HGET', KEYS[1], 'value') or '0')
+    local fits = ARGV[3] == '' or value + tonumber(ARGV[1]) <= tonumber(ARGV[3])
+    if not fits and value == 0 then return {0, ARGV[2], '', 0} end
+    if fits then value = redis.call('HINCRBY', KEYS[1], 'value', ARGV[1]) end
     local left = redis.call('PTTL', KEYS[1])
-    if left < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]); left = tonumber(ARGV[2]) end
-    return {value, left}
+    if left < 0 then
+        redis.call('PEXPIRE', KEYS[1], ARGV[2])
+        redis.call('HSET', KEYS[1], 'id', ARGV[4])
+        left = ARGV[2]
+    end
+    return {value, left, redis.call('HGET', KEYS[1], 'id'), fits and 1 or 0}
+    """
+    GIVE_BACK = """
+    if redis.call('HGET', KEYS[1], 'id') ~= ARGV[2] then return {} end
+    local value = redis.call('HINCRBY', KEYS[1], 'value', -tonumber(ARGV[1]))
+    if value < 0 then redis.call('HSET', KEYS[1], 'value', 0); value = 0 end
+    return {value, redis.call('PTTL', KEYS[1])}
     """
 
     def __init__(self, redis: Any, fallback: Counters, *, rest_s: float = 1.0) -> None:
-        self._script = redis.register_script(self.SCRIPT)
+        self._add = redis.register_script(self.ADD)
+        self._give_back = redis.register_script(self.GIVE_BACK)
         self._fallback = fallback
         self._rest_s = rest_s
         self._rests_until = 0.0
 
-    def add(self, name: str, amount: int, window_s: int) -> tuple[int, float]:
-        if time.monotonic() >= self._rests_until:
-            try:
-                value, left = self._script(keys=[f"flaskllm:count:{name}"], args=[amount, window_s * 1000])
-                return int(value), left / 1000
-            except Exception as error:  # noqa: BLE001  (redis-py's tree and the socket's own)
-                self._rests_until = time.monotonic() + self._rest_s
-                log.warning("Redis is away, limits are counted in SQL: %s", type(error).__name__)
-        return self._fallback.add(name, amount, window_s)
+    def add(self, name: str, amount: int, window_s: int, *, most: int | None = None) -> Window:
+        values = [amount, window_s * 1000, "" if most is None else most, secrets.token_hex(8)]
+        found = self._ask(self._add, name, values)
+        if found is None:
+            return self._fallback.add(name, amount, window_s, most=most)
+        value, left, window_id, fits = found
+        return Window(int(value), int(left) / 1000, str(window_id), bool(int(fits)))
+
+    def give_back(self, name: str, amount: int, window_id: str) -> Window | None:
+        if window_id.startswith(IN_SQL):
+            return self._fallback.give_back(name, amount, window_id)
+        found = self._ask(self._give_back, name, [amount, window_id])
+        return Window(int(found[0]), int(found[1]) / 1000, window_id) if found else None
+
+    def _ask(self, script: Any, name: str, values: list[Any]) -> Any:
+        """The script's answer; None while Redis rests, or where it does not answer and rests from now on."""
+        if time.monotonic() < self._rests_until:
+            return None
+        try:
+            return script(keys=[f"flaskllm:window:{name}"], args=values)
+        except Exception as error:  # noqa: BLE001  (redis-py's tree and the socket's own)
+            self._rests_until = time.monotonic() + self._rest_s
+            log.warning("Redis is away, limits are counted in SQL: %s", type(error).__name__)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Tokens that one limit counted for a call before it went out."""
+
+    name: str
+    limit: int
+    tokens: int
+    window_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A call that was let in: how its caller's limits stand, and what was counted by estimate."""
+
+    rates: Rates = ()
+    taken: Taken | None = None
 
 
 class Limits:
@@ -75,54 +152,68 @@ class Limits:
         self._counters = counters
         self._per_minute = per_minute
 
-    def admit(self, call: CallContext, *, tokens: int = 0, requests: int = 1) -> tuple[tuple[str, RateStatus], ...]:
-        """Count this call; gives how the caller's limits stand. Raises `RateLimited` with ``retry_after``."""
+    def admit(self, call: CallContext, *, tokens: int = 0, requests: int = 1) -> Admission:
+        """Count this call, its prompt with ``tokens`` until `correct`. Raises `RateLimited` with ``retry_after``."""
         principal = call.principal
-        found = list(self.admit_request(principal, requests=requests))
-        if principal.tokens_per_minute is not None:
-            found.append(("tokens", self._take_tokens(call, tokens, principal.tokens_per_minute, found)))
-        return tuple(found)
+        rates = self.admit_request(principal, requests=requests)
+        limit = principal.tokens_per_minute
+        if limit is None:
+            return Admission(rates)
+        name = f"tpm:{principal.subject}"
+        window = self._counters.add(name, tokens, MINUTE, most=limit)
+        rates = (*rates, ("tokens", _status(limit, window)))
+        if not window.fits:
+            raise _refusal(limit, "tokens", window, rates)
+        return Admission(rates, Taken(name, limit, tokens, window.id))
 
-    def admit_request(self, principal: Principal, *, requests: int = 1) -> tuple[tuple[str, RateStatus], ...]:
+    def admit_request(self, principal: Principal, *, requests: int = 1) -> Rates:
         """Count a request that asks no model, by the same limit. Raises `RateLimited`."""
         if self._per_minute is None and principal.requests_per_minute is None:
             return ()
         limit = principal.requests_per_minute or self._per_minute or 0
-        return (("requests", self._take(f"rpm:{principal.subject}", requests, limit, "requests", [])),)
+        window = self._counters.add(f"rpm:{principal.subject}", requests, MINUTE)
+        rates = (("requests", _status(limit, window)),)
+        if window.value > limit:
+            raise _refusal(limit, "requests", window, rates)
+        return rates
 
-    def _take_tokens(
-        self, call: CallContext, tokens: int, limit: int, others: list[tuple[str, RateStatus]]
-    ) -> RateStatus:
-        """A refused prompt takes nothing: one that is too long must not lock out the short ones after it."""
+    def correct(self, admission: Admission, *, tokens: int) -> Admission:
+        """After the call: ``tokens`` is what it really took. Gives how its caller's limits stand now.
+
+        What it took beyond the estimate counts in the window of its end, what it left is given back to the window
+        that it was counted in: a window that is over has nothing to give. Never fails the call.
+        """
+        taken = admission.taken
+        if taken is None:
+            return admission
         try:
-            return self._take(f"tpm:{call.principal.subject}", tokens, limit, "tokens", others)
-        except RateLimited:
-            self.correct(call, tokens=-tokens)
-            raise
+            window = self._settle(taken, min(tokens, MOST_CORRECTED) - taken.tokens)
+        except Unavailable:
+            log.warning("the tokens of a call were not counted: the database is away")
+            return admission
+        others = (one for one in admission.rates if one[0] != "tokens")
+        return Admission((*others, ("tokens", _status(taken.limit, window))))
 
-    def _take(self, name: str, amount: int, limit: int, what: str, others: list[tuple[str, RateStatus]]) -> RateStatus:
-        value, left = self._counters.add(name, amount, MINUTE)
-        status = RateStatus(limit, max(0, limit - value), left)
-        if value > limit:
-            raise RateLimited(
-                f"More than {limit} {what} a minute.",
-                retry_after=max(1.0, left),
-                headers=rate_headers((*others, (what, status))),
-            )
-        return status
-
-    def correct(self, call: CallContext, *, tokens: int) -> None:
-        """After the call: what it really took, beyond or below what was counted before it."""
-        if call.principal.tokens_per_minute is not None and tokens:
-            self._counters.add(f"tpm:{call.principal.subject}", tokens, MINUTE)
+    def _settle(self, taken: Taken, more: int) -> Window:
+        given_back = self._counters.give_back(taken.name, -more, taken.window_id) if more < 0 else None
+        return given_back or self._counters.add(taken.name, max(0, more), MINUTE)
 
     def hit(self, name: str, limit: int, seconds: int) -> float:
         """For doors without a principal: 0.0 if there is room for one more, else the seconds to wait."""
-        value, left = self._counters.add(f"guard:{name}", 1, seconds)
-        return 0.0 if value <= limit else max(1.0, left)
+        window = self._counters.add(f"guard:{name}", 1, seconds)
+        return 0.0 if window.value <= limit else max(1.0, window.left_s)
 
 
-def rate_headers(rates: tuple[tuple[str, RateStatus], ...]) -> dict[str, str]:
+def _status(limit: int, window: Window) -> RateStatus:
+    return RateStatus(limit, max(0, limit - window.value), window.left_s)
+
+
+def _refusal(limit: int, what: str, window: Window, rates: Rates) -> RateLimited:
+    message = f"More than {limit} {what} a minute."
+    return RateLimited(message, retry_after=max(1.0, window.left_s), headers=rate_headers(rates))
+
+
+def rate_headers(rates: Rates) -> dict[str, str]:
     """``x-ratelimit-*`` as OpenAI's clients read them; resets in seconds."""
     found = {}
     for what, status in rates:

@@ -19,11 +19,11 @@ from redis.retry import Retry
 
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.principal import Principal
-from flaskllm.errors import RateLimited
+from flaskllm.errors import RateLimited, Unavailable
 from flaskllm.extensions import db
 from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.ledger import apply
-from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters, rate_headers
+from flaskllm.services.limits import Admission, Counters, Limits, RedisCounters, SqlCounters, Window, rate_headers
 from tests.databases import database_addresses, fresh_tables
 
 
@@ -117,7 +117,7 @@ def test_of_100_calls_at_once_as_many_get_in_as_may(counters: Counters) -> None:
 
 def test_a_tokens_own_limit_goes_before_the_general_one(counters: Counters) -> None:
     limits = Limits(counters, per_minute=1000)
-    ((_, status),) = limits.admit(call(requests_per_minute=2))
+    ((_, status),) = limits.admit(call(requests_per_minute=2)).rates
     assert (status.limit, status.remaining) == (2, 1)
     assert 55 < status.reset_s <= 60
     limits.admit(call(requests_per_minute=2))
@@ -128,14 +128,14 @@ def test_a_tokens_own_limit_goes_before_the_general_one(counters: Counters) -> N
 
 
 def test_without_any_limit_nothing_is_counted(counters: Counters) -> None:
-    assert Limits(counters, per_minute=None).admit(call()) == ()
+    assert Limits(counters, per_minute=None).admit(call()) == Admission()
 
 
 def test_a_prompt_that_is_too_long_does_not_lock_out_the_short_ones(counters: Counters) -> None:
     limits = Limits(counters, per_minute=None)
     with pytest.raises(RateLimited):
         limits.admit(call(tokens_per_minute=100), tokens=500)
-    ((_, status),) = limits.admit(call(tokens_per_minute=100), tokens=60)
+    ((_, status),) = limits.admit(call(tokens_per_minute=100), tokens=60).rates
     assert status.remaining == 40
     with pytest.raises(RateLimited):
         limits.admit(call(tokens_per_minute=100), tokens=60)
@@ -181,7 +181,7 @@ def test_a_redis_that_hangs_costs_one_call_a_quarter_of_a_second(valkey: Valkey,
 
 def test_headers_are_openais() -> None:
     limits = Limits(Fixed(), per_minute=10)
-    assert rate_headers(limits.admit(call())) == {
+    assert rate_headers(limits.admit(call()).rates) == {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "7",
         "x-ratelimit-reset-requests": "12.500s",
@@ -191,5 +191,100 @@ def test_headers_are_openais() -> None:
 class Fixed:
     """A counter that stands still."""
 
-    def add(self, name: str, amount: int, window_s: int) -> tuple[int, float]:
-        return 3, 12.5
+    def add(self, name: str, amount: int, window_s: int, *, most: int | None = None) -> Window:
+        return Window(3, 12.5, "w")
+
+    def give_back(self, name: str, amount: int, window_id: str) -> Window | None:
+        return Window(3, 12.5, "w")
+
+
+def left(limits: Limits, of: Principal) -> int:
+    """Tokens that are left, as a call of none is told."""
+    ((_, status),) = limits.admit(CallContext(of, "req", "test", deadline=time.monotonic() + 30)).rates
+    return status.remaining
+
+
+@pytest.mark.parametrize("took, remaining", [(100, 900), (40, 960), (0, 1000), (700, 300), (5000, 0)])
+def test_after_the_call_its_limit_says_what_was_taken(counters: Counters, took: int, remaining: int) -> None:
+    limits, asked = Limits(counters, per_minute=None), call(tokens_per_minute=1000)
+    admission = limits.correct(limits.admit(asked, tokens=100), tokens=took)
+    assert dict(admission.rates)["tokens"].remaining == remaining
+    assert admission.taken is None
+
+
+def test_what_many_calls_at_once_took_is_counted_to_the_token(counters: Counters) -> None:
+    limits, asked = Limits(counters, per_minute=None), call(tokens_per_minute=100_000)
+
+    def ask(number: int) -> None:
+        limits.correct(limits.admit(asked, tokens=100), tokens=number * 7)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert left(limits, asked.principal) == 100_000 - 7 * sum(range(60))
+
+
+def test_a_prompt_that_is_refused_takes_nobodys_room_not_even_for_a_moment(counters: Counters) -> None:
+    limits, found = Limits(counters, per_minute=None), []
+    admits = threading.Lock()
+
+    def ask(tokens: int) -> None:
+        try:
+            limits.admit(call(tokens_per_minute=100), tokens=tokens)
+        except RateLimited:
+            return
+        with admits:
+            found.append(tokens)
+
+    threads = [threading.Thread(target=ask, args=(tokens,)) for tokens in [500] * 20 + [10] * 10]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [10] * 10
+
+
+def test_what_was_left_of_a_window_that_is_over_frees_nothing_in_the_next(counters: Counters) -> None:
+    first = counters.add("tpm", 100, 1)
+    time.sleep(1.1)
+    assert counters.add("tpm", 30, 60).value == 30
+    assert counters.give_back("tpm", 100, first.id) is None
+    assert counters.add("tpm", 0, 60).value == 30
+
+
+def test_nothing_is_given_back_below_zero(counters: Counters) -> None:
+    window = counters.add("tpm", 5, 60)
+    assert counters.give_back("tpm", 50, window.id)[:1] == (0,)  # type: ignore[index]
+    assert counters.add("tpm", 1, 60).value == 1
+
+
+def test_an_absurd_usage_shuts_the_window_and_breaks_nothing(counters: Counters) -> None:
+    limits = Limits(counters, per_minute=None)
+    for _ in range(3):
+        limits.correct(limits.admit(call(tokens_per_minute=10**16)), tokens=10**18)
+    with pytest.raises(RateLimited) as caught:
+        limits.admit(call(tokens_per_minute=1000), tokens=1)
+    assert caught.value.headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+def test_what_was_counted_in_sql_is_given_back_there_once_redis_is_back(valkey: Valkey, in_sql: SqlCounters) -> None:
+    client = valkey.client()
+    counters = RedisCounters(client, in_sql, rest_s=0.2)
+    valkey.kill()
+    window = counters.add("tpm", 100, 60)
+    valkey.start()
+    time.sleep(0.25)
+    counters.give_back("tpm", 60, window.id)
+    assert in_sql.add("tpm", 0, 60).value == 40
+    assert counters.add("tpm", 0, 60).value == 0
+    client.close()
+
+
+def test_a_database_that_is_away_fails_no_correction(tmp_path: Path) -> None:
+    def away(operation: Any) -> Any:
+        raise Unavailable("The database cannot be written.")
+
+    counted = Limits(Fixed(), per_minute=None).admit(call(tokens_per_minute=100), tokens=50)
+    assert Limits(SqlCounters(away), per_minute=None).correct(counted, tokens=80) == counted
