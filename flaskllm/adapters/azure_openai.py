@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 from urllib.parse import quote, urlencode
 
-from flaskllm.adapters.base import Field
+from flaskllm.adapters.base import TIMES, Field
 from flaskllm.adapters.openai import OpenAIAdapter
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
@@ -22,7 +22,7 @@ class AzureOpenAIAdapter(OpenAIAdapter):
         Field("api_base", help="The resource's address, https://NAME.openai.azure.com."),
         Field("api_version", default=DEFAULT_VERSION, help="Empty chooses the /openai/v1 path."),
         Field("deployments", dict, help="Model name to deployment name, where they differ."),
-        Field("timeout_s", float, help="Seconds one call may take, up to 600."),
+        *TIMES,
     )
 
     def called(self, candidate: Candidate) -> str:

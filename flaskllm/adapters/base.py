@@ -41,10 +41,11 @@ class Field:
     help: str = ""
 
 
-COMMON_CONNECTION = (
-    Field("api_base", help="Address of the service; empty means the vendor's own."),
-    Field("timeout_s", float, help="Seconds one call may take, up to 600."),
+TIMES = (
+    Field("timeout_s", float, help="Seconds one call may take, up to 600, in the place of REQUEST_TIMEOUT."),
+    Field("timeouts", dict, help="Seconds, each up to 600: connect_s, first_byte_s, idle_s, total_s."),
 )
+COMMON_CONNECTION = (Field("api_base", help="Address of the service; empty means the vendor's own."), *TIMES)
 
 
 @dataclass(frozen=True, slots=True)

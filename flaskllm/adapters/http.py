@@ -187,10 +187,14 @@ def _is_ready(buffer: Any, reader: _DeadlineReader) -> bool:
 
 
 class Exchange:
-    """A request that has been sent; its answer may be polled for, and then taken."""
+    """A request that has been sent; its answer may be polled for, and then taken.
 
-    def __init__(self, connection: Any, give_back: Callable[[Any], None]) -> None:
+    ``first_byte_by``: until when its first byte has to be there (monotonic seconds), however long the rest may take.
+    """
+
+    def __init__(self, connection: Any, give_back: Callable[[Any], None], first_byte_by: float | None = None) -> None:
         self._connection = connection
+        self._first_byte_by = first_byte_by
         self._give_back = give_back
         self._sock = connection.sock
         self._reader = _DeadlineReader(self._sock)
@@ -209,7 +213,7 @@ class Exchange:
         Raises `ProviderError` or `ProviderTimeout`.
         """
         reader = self._reader
-        reader.deadline = deadline
+        reader.deadline = deadline if self._first_byte_by is None else min(deadline, self._first_byte_by)
         self._connection.response_class = partial(_DeadlineResponse, buffer=self._buffer)
         try:
             with foreign_errors(sent=False):
@@ -217,6 +221,7 @@ class Exchange:
         except BaseException:
             self.close()
             raise
+        reader.deadline = deadline
         keep = not raw._original_response.will_close  # noqa: SLF001  (urllib3 decides it in its own pool)
         drop = self._connection.close
         return Response(raw, reader, give_back=partial(self._give_back, self._connection) if keep else drop, drop=drop)
@@ -322,7 +327,8 @@ class Transport:
 
     ``verify``: check certificates (``HTTPX_CLIENT_VERIFY``). ``size``: connections kept for the next call.
     ``proxy_for``: the address of the proxy for a scheme and host, or None. ``admits``: which addresses may be dialled
-    (a proxy dials for itself); None: all.
+    (a proxy dials for itself); None: all. ``connect_s``: until a connection stands, handshake and all.
+    ``first_byte_s``: from the question to the answer's first byte; None: as long as the call may take.
     """
 
     def __init__(
@@ -333,8 +339,12 @@ class Transport:
         ca_file: str | None = None,
         proxy_for: Callable[[str, str], str | None] | None = None,
         admits: Callable[[str], bool] | None = None,
+        connect_s: float = CONNECT_SECONDS,
+        first_byte_s: float | None = None,
     ) -> None:
         self._admits = admits
+        self._connect_s = connect_s
+        self._first_byte_s = first_byte_s
         self._context = ssl.create_default_context(cafile=ca_file)
         if not verify:
             self._context.check_hostname = False
@@ -371,7 +381,8 @@ class Transport:
         except BaseException:
             connection.close()
             raise
-        return Exchange(connection, partial(self._keep, place))
+        first_byte_by = None if self._first_byte_s is None else time.monotonic() + self._first_byte_s
+        return Exchange(connection, partial(self._keep, place), first_byte_by)
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, deadline: float
@@ -379,10 +390,9 @@ class Transport:
         """`begin`, then wait for the answer's headers."""
         return self.begin(method, url, headers=headers, body=body, deadline=deadline).response(deadline)
 
-    @staticmethod
-    def _connect(connection: Any, deadline: float) -> None:
+    def _connect(self, connection: Any, deadline: float) -> None:
         if connection.sock is None:
-            connection.connect_by = min(time.monotonic() + CONNECT_SECONDS, deadline)
+            connection.connect_by = min(time.monotonic() + self._connect_s, deadline)
             with foreign_errors(sent=False, connecting=True):
                 connection.connect()
 

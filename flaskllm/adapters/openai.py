@@ -14,6 +14,7 @@ import orjson
 
 from flaskllm.adapters.base import (
     COMMON_CONNECTION,
+    TIMES,
     Field,
     Mapped,
     Table,
@@ -232,7 +233,7 @@ class CompatibleAdapter(OpenAIAdapter):
     takes_carried = True
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         Field("api_base", required=True, help="Address of the server; /v1 is added where it has no version."),
-        Field("timeout_s", float, help="Seconds one call may take, up to 600."),
+        *TIMES,
         Field("stream_options", bool, True, help="Whether the server takes stream_options."),
     )
 

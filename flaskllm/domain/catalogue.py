@@ -106,6 +106,25 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that one call to a provider may take; None: as everywhere.
+
+    ``connect_s``: until it is connected, the handshake too. ``first_byte_s``: from the question to the answer's first
+    byte, of a stream to its first frame. ``idle_s``: between two frames of a stream. ``total_s``: all together.
+    """
+
+    connect_s: float | None = None
+    first_byte_s: float | None = None
+    idle_s: float | None = None
+    total_s: float | None = None
+
+
+TIMEOUTS = ("connect_s", "first_byte_s", "idle_s", "total_s")
+LONGEST_S = 600
+"""For each of them, and for a ``timeout_s``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """Somebody who answers: its kind of wire, its addresses, its models.
 
@@ -127,6 +146,7 @@ class Provider:
     models: tuple[Model, ...] = ()
     default_model: str | None = None
     timeout_s: float | None = None
+    timeouts: Timeouts = Timeouts()
     switch: str = ""
     own_address: bool = False
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from flaskllm.domain.answer import NOT_SENT, OK, OPEN, RESTING, TOO_LONG, Tried
 from flaskllm.domain.call import CallContext
-from flaskllm.domain.catalogue import Candidate
+from flaskllm.domain.catalogue import LONGEST_S, Candidate
 from flaskllm.domain.route import CONTENT_FILTER, CONTEXT_WINDOW
 from flaskllm.errors import (
     DomainError,
@@ -28,7 +28,6 @@ from flaskllm.services.pace import Pace
 MOST_PER_PROVIDER = 2
 MOST_IN_ALL = 4
 """Upstream calls for one call of ours (``docs/promises.md``)."""
-MOST_TIMEOUT_S = 600.0
 SHARE = 2 / 3
 """Of the time left, for an attempt that has others after it: a provider that hangs must leave room for them."""
 
@@ -223,11 +222,19 @@ class Attempts:
 
     def deadline(self, candidate: Candidate) -> float:
         """Until when (monotonic seconds) this attempt may take: its own ``timeout_s``, or its share of what is left."""
+        return time.monotonic() + self._seconds(candidate)
+
+    def _seconds(self, candidate: Candidate) -> float:
         own = candidate.model.timeout_s or candidate.provider.timeout_s
-        if own:
-            return time.monotonic() + min(own, MOST_TIMEOUT_S)
         left = self._call.remaining()
-        return time.monotonic() + (left * SHARE if self.others_left else left)
+        usual = min(own, LONGEST_S) if own else left * SHARE if self.others_left else left
+        return min(usual, candidate.provider.timeouts.total_s or usual)
+
+    def first_frame_by(self, candidate: Candidate) -> float:
+        """The same for a stream's first frame: its provider may have a time of its own for that."""
+        times, usual = candidate.provider.timeouts, self._seconds(candidate)
+        seconds = times.first_byte_s or usual
+        return time.monotonic() + min(seconds, times.total_s or seconds)
 
     def verdict(self) -> DomainError:
         """What to tell the caller when every attempt failed."""

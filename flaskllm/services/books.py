@@ -63,14 +63,13 @@ class CallBooks:
 
         It ends the call. Where attempts went out before it, the call has a row.
         """
-        own = candidate.model.timeout_s or candidate.provider.timeout_s or 0.0
         try:
             return self._ledger.reserve(
                 self._request,
                 candidate,
                 self._call,
                 number=number,
-                seconds=max(self._call.remaining(), own) + self._seconds,
+                seconds=self._longest(candidate),
                 bound=self._bound(candidate),
             )
         except DomainError as error:
@@ -81,6 +80,14 @@ class CallBooks:
             self._usage.tell(row)
             self._correct_tokens()
             raise
+
+    def _longest(self, candidate: Candidate) -> float:
+        """Seconds that an attempt may take at the most, by the caller's deadline and the provider's own times."""
+        times, own = candidate.provider.timeouts, candidate.model.timeout_s or candidate.provider.timeout_s
+        if not self._seconds:
+            return max(self._call.remaining(), own or 0.0)
+        first_frame = max(self._call.remaining(), own or 0.0, times.first_byte_s or 0.0)
+        return first_frame + max(self._seconds, times.total_s or 0.0)
 
     def tell_refusal(self, error: DomainError) -> None:
         """A call that never went out has a log line and no row: a flood of refusals must not fill the database."""

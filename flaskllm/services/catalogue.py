@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.orm import Session
 
-from flaskllm.domain.catalogue import Catalogue, Circuit, Endpoint, Key, KeyRest, Model, Provider, origin_of
+from flaskllm.domain.catalogue import (
+    TIMEOUTS,
+    Catalogue,
+    Circuit,
+    Endpoint,
+    Key,
+    KeyRest,
+    Model,
+    Provider,
+    Timeouts,
+    origin_of,
+)
 from flaskllm.domain.pricing import Price
 from flaskllm.domain.route import route_of
 from flaskllm.errors import DomainError, Unavailable
@@ -196,6 +207,10 @@ def _circuit(row: CircuitRow) -> Circuit:
     return Circuit(row.id, row.opened_at.timestamp(), row.error)
 
 
+def _timeouts(given: Mapping[str, float] | None) -> Timeouts:
+    return Timeouts(**{name: seconds for name, seconds in (given or {}).items() if name in TIMEOUTS})
+
+
 class _Assembly:
     """One provider out of its row, the environment and the operator's words."""
 
@@ -238,6 +253,7 @@ class _Assembly:
             models=self._models(on=on),
             default_model=self._default_model(),
             timeout_s=row.connection.get("timeout_s"),
+            timeouts=_timeouts(row.connection.get("timeouts")),
             switch="" if row.enabled is False else self._switch(),
             own_address=bool(self._own_address),
         )

@@ -36,7 +36,7 @@ try:
 except ImportError:  # built without libyaml
     from yaml import SafeLoader  # type: ignore[assignment]
 
-from flaskllm.domain.catalogue import ABILITIES, MODEL_TYPES, TIERS
+from flaskllm.domain.catalogue import ABILITIES, MODEL_TYPES, TIERS, TIMEOUTS
 from flaskllm.domain.provider import CHOICES, ROUTE_NAME, TARGET
 from flaskllm.domain.route import FALLBACKS, MOST_FALLBACKS, MOST_TARGETS, MOST_WEIGHT, STRATEGIES
 from flaskllm.services.price_book import stated_price
@@ -354,6 +354,11 @@ def _fallbacks(value: Any) -> bool:
     )
 
 
+def _connection(value: Any) -> bool:
+    times = value.get("timeouts", {}) if isinstance(value, dict) else None
+    return isinstance(times, dict) and all(name in TIMEOUTS and _seconds(given) for name, given in times.items())
+
+
 FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "id": ("a UUID", _uuid),
     "uid": ("a UUID", _uuid),
@@ -364,7 +369,7 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "addresses": ("a list of addresses", lambda value: all(_address(item) for item in value)),
     "api_key": ("the variable that holds the key: ${NAME}; a key itself does not belong into a file", _key_variable),
     "last_resort": ("true or false", lambda value: isinstance(value, bool)),
-    "connection": ("a mapping", lambda value: isinstance(value, dict)),
+    "connection": ("a mapping; its timeouts one of seconds, at most 600, by what they are for", _connection),
     "default_model": ("a model's name", _short),
     "display_name": ("a text of at most 128 characters", _short),
     "description": ("a text", _text),

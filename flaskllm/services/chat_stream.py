@@ -98,6 +98,7 @@ class ChatStream:
         self._joined = 0
         self._client_fd = call.client_fd if call.client_fd is not None and call.client_fd >= 0 else None
         self._next_ping = 0.0
+        self._idle = times.idle
         self._frame_by = 0.0
         self._ends_by = 0.0
         self._lock = threading.Lock()
@@ -216,8 +217,10 @@ class ChatStream:
         if candidate is None:
             self._finish(self._attempts.verdict())
             return
-        self._frame_by = self._attempts.deadline(candidate)
-        self._ends_by = self._frame_by + self._times.most
+        times = candidate.provider.timeouts
+        self._frame_by = self._attempts.first_frame_by(candidate)
+        self._ends_by = time.monotonic() + times.total_s if times.total_s else self._frame_by + self._times.most
+        self._idle = times.idle_s or self._times.idle
         self._attempt = self._books.reserve(candidate, self._attempts.number)
         try:
             self._source = self._ask(candidate, self._frame_by)
@@ -268,7 +271,7 @@ class ChatStream:
         if chunks is None:
             self._at_end = True
         elif chunks:
-            self._frame_by = time.monotonic() + self._times.idle
+            self._frame_by = time.monotonic() + self._idle
 
     def _take(self, chunk: Chunk) -> None:
         """Note what a frame says; frames before the first content wait while somebody else could still be asked."""

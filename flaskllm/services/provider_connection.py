@@ -8,11 +8,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from flaskllm.adapters.base import Field
+from flaskllm.domain.catalogue import LONGEST_S, TIMEOUTS
 from flaskllm.errors import Detail, InvalidRequest, invalid, refuse
 from flaskllm.net.addresses import is_own, is_public, may_be_opened, parse_url
 
 WHERE = "connection_params"
-MOST_TIMEOUT_S = 600
 LONGEST_TEXT = 512
 MOST_PAIRS, LONGEST_NAME = 500, 128
 _PLAIN_TEXT = re.compile(r"[\x20-\x7e]*")
@@ -90,7 +90,9 @@ class ConnectionRule:
         if name == "api_base":
             return self._addresses.checked(value, where) if value != "" else None
         if name == "timeout_s":
-            return _number(value, where, most=MOST_TIMEOUT_S)
+            return _number(value, where, most=LONGEST_S)
+        if name == "timeouts":
+            return timeouts(value, where)
         return _OF_TYPE[field.type](value, where)
 
 
@@ -110,6 +112,16 @@ def _number(value: Any, where: str, *, most: float = 2**53) -> float:
     if type(value) not in (int, float) or not 0 < value <= most:  # NaN is in no range
         raise invalid(where, f"must be a number above 0, at most {most}")
     return float(value)
+
+
+def timeouts(value: Any, where: str) -> dict[str, float] | None:
+    """Times of four kinds, as far as they are given; None where none is. Raises `InvalidRequest`."""
+    if not isinstance(value, dict):
+        raise invalid(where, f"must be an object of {', '.join(TIMEOUTS)}")
+    if unknown := sorted(set(map(str, value)) - set(TIMEOUTS)):
+        raise invalid(f"{where}.{unknown[0][:80]}", f"is unknown; there are {', '.join(TIMEOUTS)}")
+    given = {name: seconds for name, seconds in value.items() if seconds is not None}
+    return {name: _number(seconds, f"{where}.{name}", most=LONGEST_S) for name, seconds in given.items()} or None
 
 
 def _whole(value: Any, where: str) -> int:
