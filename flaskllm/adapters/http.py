@@ -327,7 +327,8 @@ class Transport:
 
     ``verify``: check certificates (``HTTPX_CLIENT_VERIFY``). ``size``: connections kept for the next call.
     ``proxy_for``: the address of the proxy for a scheme and host, or None. ``admits``: which addresses may be dialled
-    (a proxy dials for itself); None: all. ``connect_s``: until a connection stands, handshake and all.
+    (a proxy dials for itself); None: all. ``connect_s``: until a connection stands, handshake and all
+    (`CONNECT_SECONDS` where nothing is said).
     ``first_byte_s``: from the question to the answer's first byte; None: as long as the call may take.
     """
 
@@ -339,11 +340,11 @@ class Transport:
         ca_file: str | None = None,
         proxy_for: Callable[[str, str], str | None] | None = None,
         admits: Callable[[str], bool] | None = None,
-        connect_s: float = CONNECT_SECONDS,
+        connect_s: float | None = None,
         first_byte_s: float | None = None,
     ) -> None:
         self._admits = admits
-        self._connect_s = connect_s
+        self._connect_s = connect_s or CONNECT_SECONDS
         self._first_byte_s = first_byte_s
         self._context = ssl.create_default_context(cafile=ca_file)
         if not verify:

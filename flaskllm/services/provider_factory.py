@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from flaskllm.adapters import load_adapter
 from flaskllm.adapters.base import Field, ProviderAdapter, Transport
-from flaskllm.adapters.http import CONNECT_SECONDS
 from flaskllm.domain.catalogue import Candidate, Provider
 
 
@@ -77,7 +76,7 @@ class ProviderFactory:
             ca_file=self._ca_file,
             proxy_for=self._proxy_for,
             admits=self._admits if provider.own_address else None,
-            connect_s=provider.timeouts.connect_s or CONNECT_SECONDS,
+            connect_s=provider.timeouts.connect_s,
             first_byte_s=provider.timeouts.first_byte_s,
         )
 
