@@ -16,6 +16,9 @@ BUCKETS = (
 )  # fmt: skip
 PARTS = tuple(name for name in BUCKETS if name not in ("input", "output"))
 """What is counted apart within a prompt or an answer: the rest of each is ``input`` and ``output``."""
+WIDEST_WINDOW, LEAST_WINDOW = 2_000_000, 128_000
+"""Tokens: what a model whose window nobody told is thought to have, and what any may have (a catalogue may err)."""
+GENEROUS = 2
 MOST_TOKENS = 2**53 - 1
 """Counts beyond what a JSON number holds exactly are nonsense and are clamped."""
 
@@ -80,6 +83,14 @@ class Usage:
             "prompt_tokens_details": {"cached_tokens": self.cache_read, "audio_tokens": self.audio_input},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning, "audio_tokens": self.audio_output},
         }
+
+
+def is_possible(usage: Usage, *, window: int | None, prompt_estimate: int, pieces: int = 1) -> bool:
+    """Whether one call can have taken that much, generously: twice its window for each of its ``pieces`` (choices,
+    inputs, images) in each direction; where our own estimate of the prompt is larger than the window, that counts.
+    """
+    most = GENEROUS * pieces * max(window or WIDEST_WINDOW, LEAST_WINDOW)
+    return usage.prompt_tokens <= max(most, 2 * GENEROUS * prompt_estimate) and usage.completion_tokens <= most
 
 
 def sum_of(usages: Iterable[Usage]) -> Usage:

@@ -176,8 +176,8 @@ def _verdict(attempt: Attempt, error: DomainError | None, usage: Usage | None, *
     if usage is not None:
         return SETTLED, usage
     if isinstance(error, ProviderFailure):
-        if error.taken is not None and not _is_paid_by_the_piece(attempt):
-            return SETTLED, error.taken
+        if (taken := attempt.believed(error.taken)) is not None and not _is_paid_by_the_piece(attempt):
+            return SETTLED, taken
         if not error.may_be_billed or error.received == 0:
             return RELEASED, Usage()
         words = attempt.most.output

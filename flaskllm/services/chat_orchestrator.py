@@ -148,7 +148,8 @@ class ChatOrchestrator:
         def ask(attempt: Attempt, deadline: float) -> tuple[EmbedResult, Usage, Attempt]:
             adapter = self._factory.adapter_for(attempt.candidate)
             result = adapter.embed(request, attempt.candidate, deadline)
-            return result, result.usage or Usage(input=tokens, estimated=True), attempt
+            told = attempt.believed(result.usage, pieces=len(request.inputs))
+            return result, told or Usage(input=tokens, estimated=True), attempt
 
         return self._run(Work(request, "embeddings", tokens, lambda one: vectors_bound(one, tokens), ask), call)
 
@@ -229,8 +230,8 @@ class ChatOrchestrator:
         candidate = attempt.candidate
         asked = self._prepare(request, candidate, call, deadline)
         result = self._factory.adapter_for(candidate).chat(asked, candidate, deadline)
-        if result.usage is not None:
-            return result, result.usage, attempt
+        if (told := attempt.believed(result.usage, pieces=request.choices)) is not None:
+            return result, told, attempt
         output = tokens_of_chars(output_chars(result.body))
         return result, Usage(input=attempt.prompt_tokens, output=output, estimated=True), attempt
 

@@ -276,8 +276,8 @@ class ChatStream:
     def _take(self, chunk: Chunk) -> None:
         """Note what a frame says; frames before the first content wait while somebody else could still be asked."""
         body = chunk.body
-        if chunk.usage is not None:
-            self.usage = chunk.usage
+        if chunk.usage is not None and self._attempt is not None:
+            self.usage = self._attempt.believed(chunk.usage, pieces=self.request.choices)
         self._note_head(body)
         if body.get("usage") is not None:
             if not body.get("choices"):

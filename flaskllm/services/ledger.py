@@ -21,7 +21,7 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import period_key, seconds_to_end
 from flaskllm.domain.pricing import Price, bound_of, breakdown_of, cost_of
 from flaskllm.domain.principal import Budget
-from flaskllm.domain.usage import PARTS, Usage
+from flaskllm.domain.usage import PARTS, Usage, is_possible
 from flaskllm.errors import BudgetExceeded, RateLimited, Unavailable
 from flaskllm.repositories.ledger import (
     Expired,
@@ -59,6 +59,21 @@ class Attempt:
     def prompt_tokens(self) -> int:
         """Of the question, by estimate."""
         return self.most.prompt_tokens
+
+    def believed(self, told: Usage | None, *, pieces: int = 1) -> Usage | None:
+        """A provider's word on what was taken; None where no call could have taken that much, so that it is estimated.
+
+        A budget is not spent by a number that somebody mistyped. ``pieces``: choices, inputs or images asked for.
+        """
+        model = self.candidate.model
+        if told is None or is_possible(
+            told, window=model.context_window, prompt_estimate=self.prompt_tokens, pieces=max(1, pieces)
+        ):
+            return told
+        fields = {"attempt": self.id, "provider": self.candidate.provider.id, "model": model.backend_model}
+        counts = {"prompt_tokens": told.prompt_tokens, "completion_tokens": told.completion_tokens}
+        log.warning("a provider told an impossible usage; it is estimated", extra={"fields": fields | counts})
+        return None
 
 
 class Asked(Protocol):

@@ -47,7 +47,8 @@ def usage_of_drawn(result: ImageResult, attempt: Attempt) -> Usage:
 
     Where they are paid by tokens and none are told, what they may have taken at the most.
     """
-    told, count, price = result.usage, len(result.images), attempt.price
+    count, price = len(result.images), attempt.price
+    told = attempt.believed(result.usage, pieces=count)
     by_piece = price is not None and price.images is not None
     if told is not None:
         return replace(told, images=count) if by_piece else told

@@ -95,7 +95,7 @@ class _Word:
     def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]:
         result = adapter.chat(self.request, attempt.candidate, deadline)
         output = tokens_of_chars(len(result.text))
-        usage = result.usage or Usage(input=attempt.prompt_tokens, output=output, estimated=True)
+        usage = attempt.believed(result.usage) or Usage(input=attempt.prompt_tokens, output=output, estimated=True)
         said = result.text.strip()
         return f"It works: {said[:80]!r}" if said else "It works, and answered with an empty text.", usage, attempt
 
@@ -111,7 +111,7 @@ class _Vector:
 
     def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]:
         result = adapter.embed(self.request, attempt.candidate, deadline)
-        usage = result.usage or Usage(input=attempt.prompt_tokens, estimated=True)
+        usage = attempt.believed(result.usage) or Usage(input=attempt.prompt_tokens, estimated=True)
         return f"It works: a vector of {len(result.vectors[0])} numbers.", usage, attempt
 
 

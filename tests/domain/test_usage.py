@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flaskllm.adapters import anthropic_answers, gemini_answers
-from flaskllm.domain.usage import BUCKETS, MOST_TOKENS, Usage, usage_from_openai
+from flaskllm.domain.usage import BUCKETS, MOST_TOKENS, Usage, is_possible, usage_from_openai
 
 COUNTS = st.integers(0, MOST_TOKENS)
 NONSENSE = st.sampled_from([None, -1, "many", 1.5, True, [], {}, float("nan"), 2**60])
@@ -77,3 +78,23 @@ def test_geminis_thoughts_stand_beside_the_candidates(raw: dict[str, Any]) -> No
     if usage is not None:
         prompt = raw["promptTokenCount"] + raw.get("toolUsePromptTokenCount", 0)
         hold(usage, prompt=prompt, completion=raw.get("candidatesTokenCount", 0) + raw.get("thoughtsTokenCount", 0))
+
+
+@pytest.mark.parametrize(
+    "usage, window, estimate, pieces, possible",
+    [
+        (Usage(input=256_000, output=256_000), 128_000, 10, 1, True),
+        (Usage(input=256_001), 128_000, 10, 1, False),
+        (Usage(input=1, reasoning=256_001), 128_000, 10, 1, False),
+        (Usage(output=1_000_000), 128_000, 10, 4, True),
+        (Usage(input=256_000), 4096, 10, 1, True),  # an administrator's word on the window may be wrong
+        (Usage(input=400_000), 128_000, 100_000, 1, True),  # as long as the question itself
+        (Usage(input=4_000_000, output=4_000_000), None, 10, 1, True),
+        (Usage(input=4_000_001), None, 10, 1, False),
+        (Usage(output=2**53 - 1), None, 10, 1, False),
+    ],
+)
+def test_no_call_takes_more_than_its_windows_hold(
+    usage: Usage, window: int | None, estimate: int, pieces: int, possible: bool
+) -> None:
+    assert is_possible(usage, window=window, prompt_estimate=estimate, pieces=pieces) is possible

@@ -181,14 +181,16 @@ def test_a_providers_rate_limit_is_passed_on_with_its_wait(make_app: MakeApp, up
 
 
 @pytest.mark.parametrize(
-    "fault", [faults.usage_missing(), faults.usage_values("NaN"), faults.usage_values(-5), faults.usage_values(10**18)]
+    "fault",
+    [faults.usage_missing(), *(faults.usage_values(value) for value in ("NaN", -5, 10**18, 2**53 - 1, 10**7))],
 )
+@pytest.mark.parametrize("stream", [False, True])
 def test_an_absurd_usage_is_an_answer_whose_usage_is_estimated(
-    make_app: MakeApp, upstream: Upstream, fault: Any
+    make_app: MakeApp, upstream: Upstream, fault: Any, stream: bool
 ) -> None:
     app = make_app(**provider_environment(upstream, "openai"))
     upstream.script(fault, vendor="openai")
-    Caller.on(app).chat(model="gpt-4o")
+    Caller.on(app).chat(model="gpt-4o", stream=stream).get_data()
     assert rows(app, "SELECT status, estimated, completion_tokens > 0 FROM calls") == [(200, 1, 1)]
 
 

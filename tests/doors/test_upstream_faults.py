@@ -181,7 +181,7 @@ def test_a_providers_wait_is_passed_on(ann, upstream, path, body):
 
 
 @pytest.mark.parametrize("path, body", [("/llm/chat", {"message": "hi"}), ("/api/v1/webhook", {"prompt": "hi"})])
-@pytest.mark.parametrize("value", ["NaN", -5, 10**18, "12", None])
+@pytest.mark.parametrize("value", ["NaN", -5, 10**18, 2**53 - 1, "12", None])
 def test_an_absurd_usage_is_an_answer_all_the_same(app, ann, upstream, path, body, value):
     upstream.script(faults.usage_values(value), vendor="openai")
     told = ann.post(path, body).json
