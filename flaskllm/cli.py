@@ -6,19 +6,20 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
 from flaskllm.cli_catalogue import register_catalogue_commands
+from flaskllm.cli_errors import told_plainly
+from flaskllm.cli_usage import register_usage_commands
 from flaskllm.cli_worker import register_worker_command
 from flaskllm.domain.account import DISABLED
 from flaskllm.domain.api_token import TokenFields
@@ -30,9 +31,6 @@ from flaskllm.extensions import services
 from flaskllm.models.types import now
 from flaskllm.services.tokens import GRACE_S, LONGEST_GRACE_S
 from flaskllm.wire.accounts import write_token, write_user
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 DEV_TOKEN_FILE = "dev-token"  # noqa: S105
 DEV_TOKEN_SCOPES = ("chat", "embeddings", "images", "batch", "webhook")
@@ -51,20 +49,8 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(audit_group)
     app.cli.add_command(dev_token)
     register_catalogue_commands(app)
+    register_usage_commands(app)
     register_worker_command(app)
-
-
-def told_plainly(command: Callable[P, R]) -> Callable[P, R]:
-    """A refusal of the services as one line and exit status 1, not as a traceback."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except DomainError as error:
-            raise click.ClickException(error.message) from None
-
-    return run
 
 
 # -- users ------------------------------------------------------------------------------------------------------------

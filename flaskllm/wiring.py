@@ -49,6 +49,7 @@ from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
 from flaskllm.services.providers import ProviderService
+from flaskllm.services.reconciliation import ReconciliationService
 from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
 from flaskllm.services.route_order import RouteOrder
@@ -218,6 +219,7 @@ class _Wiring:
             idempotency=idempotency,
             templates=templates,
             usage=self.usage,
+            reconciliation=ReconciliationService(self.database),
             audit=self.audit,
             limits=self.limits,
             ledger=self.ledger,

@@ -75,6 +75,8 @@ SELECT id, request_id, number, user_id, token_id, door, model, backend_model, pr
 FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
 """
 
+ID_SHIFT = 22
+"""A row's id is the millisecond of its making, and so many bits below it."""
 MOST_SUM = 2**62
 """More than this is never held or spent: sums stay within 64 bits whatever a provider says that it took."""
 
@@ -92,7 +94,7 @@ if hasattr(os, "register_at_fork"):
 
 def new_row_id() -> int:
     """A 63-bit id that grows with time, so that rows go to the end of their index; good until the year 2039."""
-    return (int(time.time() * 1000) << 22) | (next(_low_bits) & 0x3FFFFF)
+    return (int(time.time() * 1000) << ID_SHIFT) | (next(_low_bits) & 0x3FFFFF)
 
 
 def now_ms() -> int:

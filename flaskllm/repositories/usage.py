@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session
 
 from flaskllm.domain.usage import PARTS
 from flaskllm.models.account import ApiToken, User
-from flaskllm.models.ledger import CallRow
+from flaskllm.models.ledger import AttemptRow, CallRow
+from flaskllm.repositories.ledger import ID_SHIFT
 
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 HALF = 2**31
 """Sums are taken in two halves: two absurd counts would overflow a database's integer, and the whole report with it."""
 REPORT_MS = 30_000
@@ -75,11 +77,34 @@ def series(
 
     ``day`` is in days since 1970 in ``zone``. Without groups there is one, unless there are no calls.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SET LOCAL statement_timeout = {REPORT_MS}"))
+    _may_take_long(session)
     keys = [_days(session, span, zone) if name == "day" else KEYS[name] for name in by]
     rows = session.execute(_within(select(*keys, *_sums()), span).group_by(*keys).limit(most)).all()
     return [(tuple(row[: len(keys)]), _totals(row[len(keys) :])) for row in rows]
+
+
+def attempts_between(session: Session, providers: Sequence[str], since: datetime, until: datetime) -> Iterator[Any]:
+    """The attempts at these providers that may have been billed, begun from ``since`` to before ``until``.
+
+    They are found by their ids, which grow with time, so that no index has to be kept for this alone.
+    """
+    _may_take_long(session)
+    first, last = (int(moment.timestamp() * 1000) for moment in (since, until))
+    query = (
+        select(
+            AttemptRow.id, AttemptRow.state, AttemptRow.backend_model, AttemptRow.started_at, AttemptRow.prompt_tokens,
+            AttemptRow.completion_tokens, AttemptRow.cost, AttemptRow.priced, AttemptRow.estimated, AttemptRow.usage,
+        )
+        .where(AttemptRow.id.between(max(0, first - HOUR_MS) << ID_SHIFT, (last + HOUR_MS) << ID_SHIFT))
+        .where(AttemptRow.started_at >= first, AttemptRow.started_at < last)
+        .where(AttemptRow.provider.in_(providers), AttemptRow.state.in_(("settled", "interrupted")))
+    )  # fmt: skip
+    yield from session.execute(query.execution_options(yield_per=5000))
+
+
+def _may_take_long(session: Session) -> None:
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SET LOCAL statement_timeout = {REPORT_MS}"))
 
 
 def user_names(session: Session, ids: Sequence[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flaskllm.services.provider_keys import KeyService
     from flaskllm.services.provider_models import ModelService
     from flaskllm.services.providers import ProviderService
+    from flaskllm.services.reconciliation import ReconciliationService
     from flaskllm.services.responses import ResponseService
     from flaskllm.services.routes import RouteService
     from flaskllm.services.shutdown import Shutdown
@@ -54,6 +55,7 @@ class Services:
     idempotency: Idempotency
     templates: TemplateService
     usage: UsageService
+    reconciliation: ReconciliationService
     audit: AuditTrail
     limits: Limits
     ledger: Ledger
