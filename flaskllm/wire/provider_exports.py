@@ -239,12 +239,12 @@ def _read_json(text: str, where: Where, found: _Read) -> None:
 def _read_page(page: Row, where: Where, found: _Read) -> None:
     kinds = set()
     for bucket, at in _objects(page, "data", where):
-        vendor = "openai" if "start_time" in bucket else "anthropic"
+        vendor, day_of, read = BUCKETS["start_time" in bucket]
         found.vendors.add(vendor)
-        day = _start(bucket, at) if vendor == "openai" else _anthropic_start(bucket, at)
+        day = day_of(bucket, at)
         found.days.add(day)
         for result, place in _objects(bucket, "results", at):
-            kind, billed = _result(vendor, result, day, place)
+            kind, billed = read(result, day, place)
             kinds.add(kind)
             found.rows.append(billed)
     for kind in kinds or set(found.open_ended):  # a page without results may be the last of any
@@ -254,13 +254,15 @@ def _read_page(page: Row, where: Where, found: _Read) -> None:
             found.open_ended[kind] = None
 
 
-def _result(vendor: str, result: Row, day: date, where: Where) -> tuple[str, Billed]:
-    if vendor == "anthropic":
-        if "uncached_input_tokens" in result:
-            return "anthropic usage", _anthropic_usage(result, day, where)
-        amount = _nano(result.get("amount"), where.column("amount"), cents=True)
-        _in_dollars(result.get("currency", "USD"), where.column("currency"))
-        return "anthropic cost", _anthropic_cost(day, result.get("model"), amount, result.get("cost_type"))
+def _anthropic_result(result: Row, day: date, where: Where) -> tuple[str, Billed]:
+    if "uncached_input_tokens" in result:
+        return "anthropic usage", _anthropic_usage(result, day, where)
+    amount = _nano(result.get("amount"), where.column("amount"), cents=True)
+    _in_dollars(result.get("currency", "USD"), where.column("currency"))
+    return "anthropic cost", _anthropic_cost(day, result.get("model"), amount, result.get("cost_type"))
+
+
+def _openai_result(result: Row, day: date, where: Where) -> tuple[str, Billed]:
     kind = result.get("object")
     if kind in ("organization.usage.completions.result", "organization.usage.embeddings.result"):
         return str(kind), _openai_usage(result, day, where)
@@ -396,3 +398,7 @@ def _named(model: Any, where: Where) -> str:
 
 def _shown(value: Any) -> str:
     return repr(value)[:60]
+
+
+BUCKETS = {True: ("openai", _start, _openai_result), False: ("anthropic", _anthropic_start, _anthropic_result)}
+"""Whose a bucket is, by whether it begins with ``start_time``; how its day is read, and how one of its results."""
