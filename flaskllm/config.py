@@ -365,7 +365,8 @@ class Settings:
     rate_limit_enabled: bool = var("RATE_LIMIT_ENABLED", boolean, "true", "hold requests to the limits")
     rate_limit_per_minute: int = var("RATE_LIMIT_PER_MINUTE", integer(1, 1_000_000), "60", "requests a minute for a token or user without a limit of its own", aliases=("RATE_LIMIT",))
     budget_timezone: str = var("BUDGET_TIMEZONE", timezone, "UTC", "in which days, weeks and months of budgets begin")
-    breaker_failures: int = var("BREAKER_FAILURES", integer(0, 1000), "5", "failures in a row after which a provider's address and key are left alone for 10 s at a time; 0: never")
+    breaker_probe_seconds: float = var("BREAKER_PROBE_SECONDS", seconds(0.1, 600), "10", "between two calls by which a process tries what it leaves alone")
+    breaker_failures: int = var("BREAKER_FAILURES", integer(0, 1000), "5", "failures in a row after which a provider's address and key are left alone; 0: never")
     unpriced_models: str = var("UNPRICED_MODELS", choice("allow", "refuse"), "allow", "what happens to a call whose model has no price")
 
     llm_provider: str | None = var("LLM_PROVIDER", pattern(r"[a-z0-9][a-z0-9_.-]{0,63}", "a provider's id, such as openai"), None, "provider of requests that name no model; unset: the first that is on", section="Models")

@@ -179,7 +179,13 @@ class _Wiring:
             default_base=factory.default_base,
         )
         ring = KeyRing(self.database, catalogue)
-        board = CircuitBoard(self.database, catalogue, ring, in_a_row=settings.breaker_failures)
+        board = CircuitBoard(
+            self.database,
+            catalogue,
+            ring,
+            in_a_row=settings.breaker_failures,
+            probe_every_s=settings.breaker_probe_seconds,
+        )
         self.metrics.watch_breakers(board.state)
         pace = Pace()
         router = ModelRouter(

@@ -2,7 +2,7 @@
 
 A way is a provider, its address and a key. Each process counts how its own calls fare; what it concludes, open or
 closed, is a row that every process sees with the catalogue's next picture. While a breaker is open each process lets
-one call through every `PROBE_EVERY_S`: its answer closes the breaker, its failure says nothing new. Nobody's clock is
+one call through every so many seconds: its answer closes the breaker, its failure says nothing new. Nobody's clock is
 trusted for that but the process's own, and the last error is told to whoever is turned away.
 
 Only what is the provider's fault counts: no connection, time-outs, 5xx and nonsense. A refusal of the request, of the
@@ -72,7 +72,8 @@ class _Tally:
 class CircuitBoard:
     """Who is told how each attempt ends, and says who may be asked. ``clock``: monotonic seconds.
 
-    ``in_a_row``: failures that open a breaker; 0: none is ever opened. When all is well an attempt costs it
+    ``in_a_row``: failures that open a breaker; 0: none is ever opened. ``probe_every_s``: between two calls that try an
+    open one. When all is well an attempt costs it
     a few look-ups.
     """
 
@@ -84,11 +85,13 @@ class CircuitBoard:
         *,
         retries: RetryBudget | None = None,
         in_a_row: int = IN_A_ROW,
+        probe_every_s: float = PROBE_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db, self._catalogue, self._keys = database, catalogue, keys
         self._retries = retries or RetryBudget(clock=clock)
         self._in_a_row = in_a_row
+        self._probe_every_s = probe_every_s
         self._clock = clock
         self._tallies: dict[Way, _Tally] = {}
         self._lock = threading.Lock()
@@ -115,7 +118,7 @@ class CircuitBoard:
             moment = self._clock()
             if moment < self._probe_at(tally, circuit):
                 return False
-            tally.probe_at = moment + PROBE_EVERY_S
+            tally.probe_at = moment + self._probe_every_s
         return True
 
     def admits_retry(self) -> bool:
@@ -150,7 +153,8 @@ class CircuitBoard:
     def _probe_at(self, tally: _Tally, circuit: Circuit) -> float:
         """When this process may try next. The row's age only shortens the first wait: clocks differ, and step."""
         if tally.opened_at != circuit.opened_at:
-            tally.probe_at = self._clock() + min(max(circuit.opened_at + PROBE_EVERY_S - time.time(), 0), PROBE_EVERY_S)
+            wait = circuit.opened_at + self._probe_every_s - time.time()
+            tally.probe_at = self._clock() + min(max(wait, 0.0), self._probe_every_s)
             tally.opened_at, tally.error = circuit.opened_at, ""
         return tally.probe_at
 
