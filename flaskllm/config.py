@@ -415,6 +415,7 @@ class Settings:
     drain_seconds: float = var("DRAIN_SECONDS", seconds(0, 600), "30", "how long an abandoned stream is read on, for its usage frame")
     lease_grace: float = var("LEASE_GRACE", seconds(0.1, 3600), "60", "time after a call's deadline when the reaper settles what a dead process left")
     graceful_timeout: int = var("GRACEFUL_TIMEOUT", whole_seconds(6, 600), "45", "how long a stopping web process lets its requests end")
+    crash_points: str | None = var("CRASH_POINTS", text, None, "for tests of the gateway itself: a folder whose files name points at which a process kills itself; stops a production start")
     # fmt: on
 
     root: Path
@@ -665,6 +666,8 @@ class _Loader:
         """What one variable alone cannot tell."""
         if values["debug"] and self.environment == "production":
             self.faults.append("DEBUG: true stops a production start; expected false")
+        if values["crash_points"] and self.environment == "production":
+            self.faults.append("CRASH_POINTS: stops a production start; expected nothing")
         if values["httpx_client_verify"] is False:
             self.warnings.append(
                 "HTTPX_CLIENT_VERIFY is false: CERTIFICATES OF PROVIDERS ARE NOT CHECKED, anyone on the way can read"

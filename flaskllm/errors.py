@@ -196,7 +196,10 @@ class ExternalTimeout(ExternalError):
 
 
 class Unavailable(DomainError):
+    """``may_be_written``: what was to be committed may stand in the database all the same."""
+
     status, code = 503, "unavailable"
+    may_be_written: bool = False
 
 
 class ProviderFailure(DomainError):
@@ -208,8 +211,8 @@ class ProviderFailure(DomainError):
     attempt is settled at its bound and flagged, not released.
     ``received``: the length of an answer that came whole and cannot be used; the
     attempt is settled by it instead.
-    ``taken``: the `Usage` that earlier calls of the attempt told, where no other call of it is billed; the attempt is
-    settled at that.
+    ``taken``: the `Usage` that the provider told all the same, or that earlier calls of the attempt told where no other
+    call of it is billed; the attempt is settled at that.
     ``key_at_fault``: it is our key or its quota; another key of the same
     provider may answer.
     ``outcome``: the word for it in the story of a call (``X-FlaskLLM-Attempts``).

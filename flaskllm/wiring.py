@@ -22,7 +22,7 @@ from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pr
 from flaskllm.repositories.ledger import apply, sweep_counters
 from flaskllm.repositories.responses import ResponseStore
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault
-from flaskllm.services import Services
+from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.catalogue import CatalogueCache, Seeder
@@ -127,6 +127,7 @@ def wire(app: Flask, settings: Settings, *, make_factory: Callable[..., Provider
         engine = db.engine
     if engine.dialect.name == "sqlite":
         set_sqlite_pragmas(engine, journal_mode=settings.sqlite_journal_mode, synchronous=settings.sqlite_synchronous)
+    crash.arm(settings.root / settings.crash_points if settings.crash_points else None)
     services = _Wiring(settings, engine, make_factory).services()
     app.extensions["flaskllm"] = services
     app.extensions["flaskllm_shutdown"] = services.shutdown

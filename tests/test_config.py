@@ -458,6 +458,11 @@ def test_debug_stops_production(faults):
     assert faults(PRODUCTION, DEBUG="True") == "DEBUG: true stops a production start; expected false"
 
 
+def test_crash_points_stop_production_and_nothing_else(faults, load):
+    assert faults(PRODUCTION, CRASH_POINTS="/tmp") == "CRASH_POINTS: stops a production start; expected nothing"
+    assert load(CRASH_POINTS="/tmp").crash_points == "/tmp"
+
+
 def test_unchecked_certificates_are_warned_of(load):
     (warning,) = load(PRODUCTION, HTTPX_CLIENT_VERIFY="False").warnings
     assert warning.startswith("HTTPX_CLIENT_VERIFY is false")

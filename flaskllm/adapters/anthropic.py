@@ -37,7 +37,7 @@ from flaskllm.adapters.messages import (
 from flaskllm.adapters.schemas import closed
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult
-from flaskllm.domain.usage import count
+from flaskllm.domain.usage import Usage, count
 from flaskllm.errors import ProviderError, invalid
 
 VERSION = "2026-10-21"
@@ -151,8 +151,11 @@ class AnthropicAdapter(ProviderAdapter):
         native = str(body.get("stop_reason"))
         choice = whole_choice(0, message_of(blocks, body), FINISH.get(native, "stop"), native=native)
         head = head_of(body.get("id"), body.get("model"), streamed=False)
-        result = completion(head, [choice], usage_of(body.get("usage")))
+        result = completion(head, [choice], self.usage_told(body))
         return replace(result, own=raw) if self.goes_as_it_came(request) else result
+
+    def usage_told(self, body: Mapping[str, Any]) -> Usage | None:
+        return usage_of(body.get("usage"))
 
     def decoder(self, request: ChatRequest, candidate: Candidate) -> AnthropicDecoder:
         return AnthropicDecoder(self._secrets(candidate), keeps_events=self.goes_as_it_came(request))

@@ -122,7 +122,7 @@ class AnthropicDecoder:
         handler = self._HANDLERS.get(str(body.get("type")))
         try:
             chunks = handler(self, body) if handler else []
-            return self._with_event(chunks, body, raw) if self._keeps_events else chunks
+            return self._with_usage(self._with_event(chunks, body, raw) if self._keeps_events else chunks, body)
         except (AttributeError, KeyError, TypeError):
             raise ProviderError(
                 "The provider's stream holds an event that makes no sense.", may_be_billed=True
@@ -130,6 +130,13 @@ class AnthropicDecoder:
 
     def at_end(self) -> list[Chunk]:
         raise broken_off()
+
+    def _with_usage(self, chunks: list[Chunk], body: dict[str, Any]) -> list[Chunk]:
+        """What the prompt takes is told at the start: a stream that breaks off is not left to guessing."""
+        usage = usage_of(self._usage) if body.get("type") in ("message_start", "message_delta") else None
+        if usage is None:
+            return chunks
+        return [replace(chunks[0], usage=usage), *chunks[1:]] if chunks else [self._frames.usage(usage)]
 
     def _with_event(self, chunks: list[Chunk], body: dict[str, Any], raw: bytes) -> list[Chunk]:
         """The event in the first of its frames, or in one that holds nothing else. Pings are each door's own."""

@@ -26,6 +26,7 @@ from flaskllm.domain.catalogue import Candidate, Provider
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, output_chars
 from flaskllm.domain.embedding import EmbedRequest, EmbedResult
 from flaskllm.domain.image import ImageRequest, ImageResult
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import ProviderError, ProviderFailure, invalid
 
 
@@ -223,7 +224,7 @@ class ProviderAdapter(ABC):
 
     def _whole(self, raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
         """An answer in one piece. One that cannot be used is a failure that says how much of it came."""
-        length = len(raw)
+        length, body = len(raw), {}
         try:
             body, raw = parse_object(raw)
             if failure := failure_in_body(body, self._secrets(candidate)):
@@ -231,13 +232,23 @@ class ProviderAdapter(ABC):
             result = self.decode(body, raw, request, candidate)
             output_chars(result.body)
         except ProviderFailure as failure:
-            failure.received = length
+            failure.received, failure.taken = length, self._sense_of_usage(body)
             raise
         except NONSENSE:
             nonsense = ProviderError("The provider's answer has the wrong shape.", may_be_billed=True)
-            nonsense.received = length
+            nonsense.received, nonsense.taken = length, self._sense_of_usage(body)
             raise nonsense from None
         return result
+
+    def _sense_of_usage(self, body: Mapping[str, Any]) -> Usage | None:
+        try:
+            return self.usage_told(body)
+        except NONSENSE:
+            return None
+
+    def usage_told(self, body: Mapping[str, Any]) -> Usage | None:
+        """What an answer in one piece says that it took, usable or not; None where it says nothing."""
+        return None
 
     def _exchanged(self, url: str, body: Any, candidate: Candidate, deadline: float, read: Callable[..., Read]) -> Read:
         """Send a body and read what comes back: a JSON object, as large as images and vectors may be.

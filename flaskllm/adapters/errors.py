@@ -99,7 +99,7 @@ def _by_status(
         rejected = ProviderKeyRejected(f"The provider refused the gateway's own call with status {status}.")
         return rejected if status == 404 else _of_the_key(rejected)
     if status == 408:
-        return ProviderTimeout("The provider did not finish in time.")
+        return ProviderTimeout("The provider did not finish in time.", may_be_billed=False)
     if status == 429:
         if _OUT_OF_QUOTA.search(words):
             return _of_the_key(ProviderRateLimited("The gateway's quota at the provider is used up."))

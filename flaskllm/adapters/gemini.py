@@ -39,6 +39,7 @@ from flaskllm.adapters.messages import (
 from flaskllm.adapters.schemas import Unsayable, for_gemini
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, content_text
+from flaskllm.domain.usage import Usage
 from flaskllm.errors import ProviderError, invalid
 
 VERSION = "v1beta"
@@ -135,7 +136,10 @@ class GeminiAdapter(GeminiMedia):
         choices = [choice_of(place, found) for place, found in enumerate(candidates)]
         model = body.get("modelVersion") or candidate.model.backend_model
         head = head_of(body.get("responseId"), model, streamed=False)
-        return completion(head, choices, usage_of(body.get("usageMetadata")))
+        return completion(head, choices, self.usage_told(body))
+
+    def usage_told(self, body: Mapping[str, Any]) -> Usage | None:
+        return usage_of(body.get("usageMetadata"))
 
     def decoder(self, request: ChatRequest, candidate: Candidate) -> GeminiDecoder:
         return GeminiDecoder(self._secrets(candidate), candidate.model.backend_model)

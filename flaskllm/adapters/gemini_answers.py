@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -141,7 +142,10 @@ def _told_of(modality: str, details: Any) -> int:
 
 
 class GeminiDecoder:
-    """Chunks as OpenAI's frames. The stream has no end mark: it is whole when every candidate has given its reason."""
+    """Chunks as OpenAI's frames. The stream has no end mark: it is whole when every candidate has given its reason.
+
+    Each tells the usage so far, so that a stream that breaks off is not left to guessing.
+    """
 
     ended = False
 
@@ -160,10 +164,21 @@ class GeminiDecoder:
             raise failure
         frames = self._frames or Frames(body.get("responseId"), body.get("modelVersion") or self._model)
         self._frames = frames
-        self._usage = usage_of(body.get("usageMetadata")) or self._usage
+        self._note_usage(usage_of(body.get("usageMetadata")))
+        chunks = self._chunks(frames, body)
+        if self._usage is None:
+            return chunks
+        return [*chunks[:-1], replace(chunks[-1], usage=self._usage)] if chunks else [frames.usage(self._usage)]
+
+    def _note_usage(self, told: Usage | None) -> None:
+        """Running totals: they never fall, whatever comes after the end."""
+        if told is not None and (self._usage is None or told.total_tokens >= self._usage.total_tokens):
+            self._usage = told
+
+    def _chunks(self, frames: Frames, body: dict[str, Any]) -> list[Chunk]:
         if (refusal := blocked(body)) and not body.get("candidates"):
             self._refusal = refusal
-            return [frames.usage(self._usage)] if self._usage else []
+            return []
         return [chunk for found in candidates_of(body) for chunk in self._candidate(frames, found)]
 
     def _candidate(self, frames: Frames, candidate: Mapping[str, Any]) -> Iterator[Chunk]:

@@ -111,7 +111,7 @@ class OpenAIAdapter(OpenAIMedia):
         choices = body.get("choices")
         if not isinstance(choices, list) or not choices or not all(_is_choice(choice) for choice in choices):
             raise ProviderError("The provider's answer holds no choices.", may_be_billed=True)
-        usage = self.read_usage(body.get("usage"))
+        usage = self.usage_told(body)
         if usage is None and body.get("usage") is not None:
             body = {name: value for name, value in body.items() if name != "usage"}
             raw = orjson.dumps(body)
@@ -119,6 +119,9 @@ class OpenAIAdapter(OpenAIMedia):
 
     def decoder(self, request: ChatRequest, candidate: Candidate) -> OpenAIDecoder:
         return OpenAIDecoder(self._secrets(candidate), self.read_usage)
+
+    def usage_told(self, body: Mapping[str, Any]) -> Usage | None:
+        return self.read_usage(body.get("usage"))
 
     def read_usage(self, raw: Any) -> Usage | None:
         """The usage in our buckets; None for nonsense, which is not shown to callers either."""

@@ -148,7 +148,9 @@ class GroupCommitter:
             self._queue.put(waiting)
         if not waiting.done.acquire(timeout=WAIT_SECONDS):
             waiting.given_up = True
-            raise Unavailable("The database did not answer in time.", retry_after=2)
+            late = Unavailable("The database did not answer in time.", retry_after=2)
+            late.may_be_written = True
+            raise late
 
     def stop(self) -> None:
         """After the last operation: who still waits is served. A later operation starts a new writer."""
@@ -226,14 +228,15 @@ class GroupCommitter:
                 continue
             connection = self._begin()
             if isinstance(connection, Exception):
-                _fail(group[place:], connection)
+                _fail(group[place:], connection, may_be_written=isinstance(failed, _OutcomeUnknown))
                 return
             if isinstance(failed, _OutcomeUnknown):
                 waiting.operation.look()
             else:
                 waiting.operation.renew()
             if error := self._try(connection, [waiting]):
-                waiting.error = _as_domain(error)
+                unknown = isinstance(failed, _OutcomeUnknown) or isinstance(error, _OutcomeUnknown)
+                _fail([waiting], error, may_be_written=unknown)
 
     def _begin(self) -> Connection | Exception:
         """A connection inside a transaction. One that died while idle is made anew; a fresh one gets no second try."""
@@ -282,8 +285,10 @@ class GroupCommitter:
                 log.debug("closing the committer's connection failed: %s", type(error).__name__)
 
 
-def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+def _fail(group: Sequence[_Waiting], error: Exception, *, may_be_written: bool = False) -> None:
     told = _as_domain(error)
+    if isinstance(told, Unavailable):
+        told.may_be_written = may_be_written
     for waiting in group:
         waiting.error = told
 

@@ -74,6 +74,12 @@ SELECT id, request_id, number, user_id, token_id, door, model, backend_model, pr
     started_at, tags
 FROM attempts WHERE state = 'reserved' AND lease_until < :now ORDER BY lease_until LIMIT 100
 """
+SPENT_BEFORE = """
+SELECT coalesce(sum(cost), 0) FROM attempts WHERE request_id = :request_id AND user_id = :user_id AND id < :id
+    AND id >= (SELECT max(id) FROM attempts
+        WHERE request_id = :request_id AND user_id = :user_id AND number = 1 AND id < :id)
+"""
+"""What the attempts before this one cost in the same call: callers name requests, and may use a name again."""
 
 ID_SHIFT = 22
 """A row's id is the millisecond of its making, and so many bits below it."""
@@ -151,6 +157,27 @@ class Settle:
 
 
 @dataclass(slots=True)
+class SettleAndReserve:
+    """One attempt of a call ends and the next begins, in one transaction: a call that was paid for always has an open
+    row or its own. ``result``: the reservation's."""
+
+    settle: Settle
+    reserve: Reserve
+
+    @property
+    def result(self) -> Hold | str | None:
+        return self.reserve.result
+
+    def renew(self) -> None:
+        self.settle.renew()
+        self.reserve.renew()
+
+    def look(self) -> None:
+        self.settle.look()
+        self.reserve.look()
+
+
+@dataclass(slots=True)
 class Record:
     """A call that ended without a last attempt."""
 
@@ -205,7 +232,8 @@ class GiveBack:
 
 @dataclass(slots=True)
 class Expired:
-    """The attempts whose lease has ended. ``result``: their rows as dictionaries."""
+    """The attempts whose lease has ended. ``result``: their rows as dictionaries, and under ``before`` what earlier
+    attempts of their calls cost."""
 
     now: int
     result: list[dict[str, Any]] = field(default_factory=list)
@@ -224,7 +252,9 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
     """Run a group inside its transaction: settlements first (they free room), then counters, then reservations."""
     kinds: dict[type, list[Any]] = defaultdict(list)
     for operation in operations:
-        kinds[type(operation)].append(operation)
+        both = isinstance(operation, SettleAndReserve)
+        for part in (operation.settle, operation.reserve) if both else (operation,):
+            kinds[type(part)].append(part)
     settles, reserves = kinds[Settle], kinds[Reserve]
     _lock_tokens(connection, reserves)
     _lock_budgets(connection, itertools.chain(settles, reserves))
@@ -239,6 +269,15 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
     for expired in kinds[Expired]:
         rows = connection.execute(EXPIRED, {"now": expired.now}).fetchall()
         expired.result = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        for row in expired.result:
+            row["before"] = _spent_before(connection, row)
+
+
+def _spent_before(connection: Connection, row: dict[str, Any]) -> int:
+    if row["number"] == 1:
+        return 0
+    (cost,) = connection.execute(SPENT_BEFORE, {name: row[name] for name in ("request_id", "user_id", "id")}).fetchone()
+    return int(cost)
 
 
 def _lock_tokens(connection: Connection, reserves: Iterable[Reserve]) -> None:

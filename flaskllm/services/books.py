@@ -11,7 +11,8 @@ from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.estimate import tokens_of_chars
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import DomainError, ProviderFailure
+from flaskllm.errors import DomainError, ProviderFailure, Unavailable
+from flaskllm.repositories.ledger import Settle
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Bound, Ledger
 from flaskllm.services.limits import Admission, Limits
@@ -38,6 +39,7 @@ class CallBooks:
         self._seconds = seconds
         self._spent = 0
         self._tokens = 0
+        self._unsettled: Settle | None = None
         self._refused = False
         self._limits: Limits | None = None
         self._admission = Admission()
@@ -63,6 +65,7 @@ class CallBooks:
 
         It ends the call. Where attempts went out before it, the call has a row.
         """
+        after, self._unsettled = self._unsettled, None
         try:
             return self._ledger.reserve(
                 self._request,
@@ -71,11 +74,15 @@ class CallBooks:
                 number=number,
                 seconds=self._longest(candidate),
                 bound=self._bound(candidate),
+                after=after,
             )
         except DomainError as error:
             self._refused = True
             row = self._refusal(error, candidate=candidate, attempts=number - 1)
-            if number > 1:
+            if after is not None and isinstance(error, Unavailable):
+                after.call = row
+                self._ledger.commit(after)
+            elif number > 1:
                 self._ledger.record(row)
             self._usage.tell(row)
             self._correct_tokens()
@@ -99,10 +106,17 @@ class CallBooks:
         return self._usage.row(self._request, self._call, outcome)
 
     def pass_on(self, attempt: Attempt, failure: ProviderFailure, seen: Usage | None = None) -> None:
-        """This attempt failed and another follows."""
+        """This attempt failed and another follows. One that was paid for is settled as the next is reserved.
+
+        So no moment is left in which the process could die and the call be forgotten.
+        """
         state, usage = _verdict(attempt, failure, seen, sent=True)
-        self._spent += self._ledger.settle(attempt, state=state, usage=usage, error_code=failure.code) or 0
         self._tokens += usage.total_tokens
+        if state == RELEASED:
+            self._ledger.settle(attempt, state=state, usage=usage, error_code=failure.code)
+            return
+        self._unsettled = self._ledger.settlement(attempt, state=state, usage=usage, error_code=failure.code)
+        self._spent += self._unsettled.values["cost"] or 0
 
     def close(
         self,
@@ -162,7 +176,10 @@ class CallBooks:
             attempts.candidate, Usage(), self._spent, attempts.number, status, error.code if error else None
         )
         row = self._usage.row(self._request, self._call, outcome)
-        if attempts.number:
+        if self._unsettled is not None:
+            self._unsettled.call = row
+            self._ledger.commit(self._unsettled)
+        elif attempts.number:
             self._ledger.record(row)
         self._usage.tell(row)
         return self._spent

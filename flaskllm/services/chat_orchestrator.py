@@ -22,6 +22,7 @@ from flaskllm.domain.principal import Principal
 from flaskllm.domain.route import CONTEXT_WINDOW
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
+from flaskllm.services import crash
 from flaskllm.services.attempts import Attempts, Watch
 from flaskllm.services.books import CallBooks
 from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
@@ -191,6 +192,7 @@ class ChatOrchestrator:
     def _first_answer(self, work: Work[Result], books: CallBooks, attempts: Attempts) -> Told[Result]:
         while (candidate := attempts.next()) is not None:
             attempt = books.reserve(candidate, attempts.number)
+            crash.point(crash.BEFORE_UPSTREAM)
             try:
                 result, usage, attempt = work.ask(attempt, attempts.deadline(candidate))
             except ProviderFailure as failure:
@@ -206,6 +208,7 @@ class ChatOrchestrator:
                 books.close(attempt, attempts, usage=None, error=told, sent=not is_refusal, status=told.status)
                 raise
             else:
+                crash.point(crash.AFTER_UPSTREAM)
                 attempts.began_to_answer(streamed=False)
                 cost = books.close(attempt, attempts, usage=usage)
                 dropped = tuple(getattr(result, "dropped", ()))

@@ -31,6 +31,7 @@ from flaskllm.errors import (
     ProviderTimeout,
     Unavailable,
 )
+from flaskllm.services import crash
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import Attempt
@@ -94,6 +95,7 @@ class ChatStream:
         self._ready: deque[Chunk] = deque()
         self._held: list[Chunk] = []
         self._chars = 0
+        self._ended_choices: set[Any] = set()
         self._sent = self._has_content = self._over = self._told = self._abandoned = self._at_end = False
         self._joined = 0
         self._client_fd = call.client_fd if call.client_fd is not None and call.client_fd >= 0 else None
@@ -222,6 +224,7 @@ class ChatStream:
         self._ends_by = time.monotonic() + times.total_s if times.total_s else self._frame_by + self._times.most
         self._idle = times.idle_s or self._times.idle
         self._attempt = self._books.reserve(candidate, self._attempts.number)
+        crash.point(crash.BEFORE_UPSTREAM)
         try:
             self._source = self._ask(candidate, self._frame_by)
         except ProviderFailure as failure:
@@ -269,8 +272,10 @@ class ChatStream:
             self._failed(ProviderError("The provider sent a frame that is none.", may_be_billed=True))
             return
         if chunks is None:
+            crash.point(crash.AFTER_UPSTREAM)
             self._at_end = True
         elif chunks:
+            crash.point(crash.AFTER_FIRST_BYTE)
             self._frame_by = time.monotonic() + self._idle
 
     def _take(self, chunk: Chunk) -> None:
@@ -296,7 +301,9 @@ class ChatStream:
         if not self.head and body.get("id"):
             self.head = {name: body.get(name) for name in ("id", "created", "model")}
         for choice in body.get("choices") or ():
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if reason := choice.get("finish_reason"):
+                self.finish_reason = reason
+                self._ended_choices.add(choice.get("index"))
 
     # -- endings ---------------------------------------------------------------------------------------------------
 
@@ -313,14 +320,21 @@ class ChatStream:
         self._source, self._attempt = None, None
         self._held.clear()
         self._chars, self.usage, self.head = 0, None, {}
+        self._ended_choices.clear()
 
     def _seen(self) -> Usage | None:
-        """An estimate of what has come so far; None before the first frame."""
-        if self.usage is not None:
-            return self.usage
+        """The provider's last word, or an estimate of what has come so far; None before the first frame.
+
+        What is told while choices are still open is a running total: the text may be ahead of it.
+        """
+        told, words = self.usage, tokens_of_chars(self._chars)
+        if told is not None and (self._at_end or len(self._ended_choices) >= self.request.choices):
+            return told
+        if told is not None:
+            return replace(told, output=told.output + max(0, words - told.completion_tokens), estimated=True)
         if not self._chars or self._attempt is None:
             return None
-        return Usage(input=self._attempt.prompt_tokens, output=tokens_of_chars(self._chars), estimated=True)
+        return Usage(input=self._attempt.prompt_tokens, output=words, estimated=True)
 
     def _finish(self, error: DomainError | None, failure: ProviderFailure | None = None) -> None:
         """Settle and write the call's row, once. ``failure``: how the last attempt ended, where it is not ``error``."""

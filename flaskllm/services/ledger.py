@@ -29,11 +29,13 @@ from flaskllm.repositories.ledger import (
     Record,
     Reserve,
     Settle,
+    SettleAndReserve,
     holds_from_json,
     holds_to_json,
     new_row_id,
     now_ms,
 )
+from flaskllm.services import crash
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class Ledger:
         self._run = run
         self._zone = zone
         self._lease_s = lease_s
-        self._late: deque[Settle] = deque()
+        self._late: deque[Settle | Record] = deque()
 
     def reserve(
         self,
@@ -114,11 +116,14 @@ class Ledger:
         number: int,
         seconds: float,
         bound: Bound,
+        after: Settle | None = None,
     ) -> Attempt:
         """Commit the row of one attempt that may take ``seconds``, and hold its bound in every budget of the caller.
 
-        Raises `BudgetExceeded`, `RateLimited` for calls in flight, `Unavailable`.
+        ``after``: how the attempt before it ended, where that is not committed yet; it is, unless this raises
+        `Unavailable`. Raises `BudgetExceeded`, `RateLimited` for calls in flight, `Unavailable`.
         """
+        crash.point(crash.BEFORE_RESERVE)
         holds = self._holds(call.principal.budgets)
         operation = Reserve(
             self._row(request, candidate, call, number=number, bound=bound, holds=holds, seconds=seconds),
@@ -126,7 +131,7 @@ class Ledger:
             holds,
             call.principal.concurrency if call.principal.token_id else None,
         )
-        lacking = self._run(operation)
+        lacking = self._reserved(operation, after)
         if lacking == "concurrency":
             raise RateLimited("The token has as many calls in flight as it may.", retry_after=1)
         if lacking is not None:
@@ -140,6 +145,16 @@ class Ledger:
             number=number,
             price=bound.price,
         )
+
+    def _reserved(self, operation: Reserve, after: Settle | None) -> Hold | str | None:
+        """What had no room, or None. Of a commit whose outcome is unknown nothing may stay: no call comes of it."""
+        try:
+            found: Hold | str | None = self._run(SettleAndReserve(after, operation) if after else operation)
+        except Unavailable as error:
+            if error.may_be_written:
+                self._late.append(_released(operation))
+            raise
+        return found
 
     def _row(
         self,
@@ -202,6 +217,15 @@ class Ledger:
 
         Gives the cost in 10⁻⁹ dollar, None where the model has no price. A second settlement changes nothing.
         """
+        settlement = self.settlement(attempt, state=state, usage=usage, error_code=error_code)
+        settlement.call = call
+        crash.point(crash.BEFORE_SETTLE)
+        self.commit(settlement)
+        crash.point(crash.AFTER_SETTLE)
+        return settlement.values["cost"]  # type: ignore[no-any-return]
+
+    def settlement(self, attempt: Attempt, *, state: str, usage: Usage, error_code: str | None = None) -> Settle:
+        """The same, not committed yet."""
         cost = self.price(attempt, state, usage)
         values = {
             "id": attempt.id,
@@ -214,35 +238,36 @@ class Ledger:
             "error_code": error_code,
             "settled_at": now_ms(),
         }
-        self._commit(Settle(values, attempt.amount, cost or 0, attempt.holds, call))
-        return cost
+        return Settle(values, attempt.amount, cost or 0, attempt.holds)
 
     @staticmethod
     def price(attempt: Attempt, state: str, usage: Usage) -> int | None:
         """What this end of an attempt costs in 10⁻⁹ dollar; None where the model has no price."""
         return 0 if state == RELEASED else cost_of(usage, attempt.price)
 
-    def _commit(self, settle: Settle) -> None:
+    def commit(self, settle: Settle) -> None:
         """A settlement that cannot be committed is kept and tried again while the process lives."""
+        self._write_now_or_later(settle, {"attempt": settle.values["id"]})
+
+    def _write_now_or_later(self, operation: Settle | Record, fields: dict[str, Any]) -> None:
+        """A settlement may be written twice, for the second changes nothing; a call's row may not."""
         try:
-            self._run(settle)
-        except Unavailable:
-            log.error("a settlement waits for the database", extra={"fields": {"attempt": settle.values["id"]}})
-            self._late.append(settle)
+            self._run(operation)
+        except Unavailable as error:
+            log.error("what a call came to waits for the database", extra={"fields": fields})
+            if isinstance(operation, Settle) or not error.may_be_written:
+                self._late.append(operation)
 
     def record(self, call: dict[str, Any]) -> None:
         """The row of a call that ended without a last attempt; never fails the call."""
-        try:
-            self._run(Record(call))
-        except Unavailable:
-            log.error("a call's row could not be written", extra={"fields": {"request_id": call["request_id"]}})
+        self._write_now_or_later(Record(call), {"request_id": call["request_id"]})
 
     def retry_late(self) -> int:
         """Try the settlements again that found the database away. Gives how many still wait."""
         for _ in range(len(self._late)):
-            settle = self._late.popleft()
-            self._commit(settle)
-            if self._late and self._late[-1] is settle:
+            operation = self._late.popleft()
+            self._write_now_or_later(operation, {})
+            if self._late and self._late[-1] is operation:
                 break  # still away: the others would only wait for it, one after the other
         return len(self._late)
 
@@ -259,8 +284,25 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("request_id", "user_id", "model", "provider", "reserved")}
 
 
+def _released(reserve: Reserve) -> Settle:
+    """The end of an attempt that never went out, should its row be there at all."""
+    values = {
+        "id": reserve.row["id"],
+        "state": RELEASED,
+        "cost": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "usage": None,
+        "estimated": False,
+        "error_code": Unavailable.code,
+        "settled_at": now_ms(),
+    }
+    return Settle(values, reserve.amount, 0, reserve.holds)
+
+
 def _interrupted(row: dict[str, Any]) -> Settle:
     cost = row["reserved"] if row["priced"] else None
+    of_call = row["before"] + cost if cost is not None else None
     values = {
         "id": row["id"],
         "state": INTERRUPTED,
@@ -279,7 +321,7 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "latency_ms": now_ms() - row["started_at"],
         "prompt_tokens": 0,
         "completion_tokens": 0,
-        "cost": cost,
+        "cost": of_call,
         "saved": None,
         "status": 499,
         "error_code": INTERRUPTED,

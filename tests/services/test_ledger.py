@@ -29,7 +29,7 @@ from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Ledger, chat_bound
 from flaskllm.services.metrics import Metrics
-from flaskllm.services.usage import UsageService
+from flaskllm.services.usage import Outcome, UsageService
 from tests.databases import fresh_tables
 
 PRICE = Price(input=1_000_000, output=2_000_000)
@@ -167,7 +167,9 @@ def test_with_the_database_away_nothing_is_reserved_and_nothing_stays_behind(
         assert (caught.value.retry_after or 9) <= 2
     away.execute("ROLLBACK")
     wait_until_back(ledger)
-    assert len(rows("SELECT 1 FROM attempts WHERE reserved = 210 AND holds != '[]'")) <= 2
+    write_late(ledger)
+    assert rows("SELECT count(*) FROM attempts WHERE state = 'reserved' AND holds != '[]'") == [(1,)]
+    assert rows(BUDGETS) == [(0, 210)]
 
 
 def test_a_settlement_that_finds_the_database_away_is_done_when_it_is_back(
@@ -181,9 +183,7 @@ def test_a_settlement_that_finds_the_database_away_is_done_when_it_is_back(
     assert ledger.retry_late() == 3
     assert time.monotonic() - began < 0.5
     away.execute("ROLLBACK")
-    until = time.monotonic() + 5
-    while ledger.retry_late() and time.monotonic() < until:
-        time.sleep(0.05)
+    write_late(ledger)
     assert rows(BUDGETS) == [(60, 0)]
     assert rows("SELECT DISTINCT state FROM attempts") == [("settled",)]
 
@@ -237,3 +237,76 @@ def test_a_refusal_after_a_first_attempt_leaves_the_calls_row(ledger: Ledger) ->
         kept.reserve(CANDIDATE, 2)
     kept.close(None, attempts, usage=None, error=caught.value, status=429)
     assert rows("SELECT status, error_code, attempts, cost FROM calls") == [(429, "budget_exceeded", 1, 210)]
+
+
+def test_an_attempt_that_was_paid_is_settled_with_the_reservation_of_the_next(ledger: Ledger) -> None:
+    kept, attempts = books(ledger, TOKEN), Attempts([CANDIDATE], call())
+    attempts.next()
+    kept.pass_on(kept.reserve(CANDIDATE, 1), ProviderTimeout("hung"))
+    assert rows("SELECT state FROM attempts") == [("reserved",)]
+    second = kept.reserve(CANDIDATE, 2)
+    assert rows("SELECT state, cost FROM attempts ORDER BY number") == [("settled", 210), ("reserved", None)]
+    kept.close(second, attempts, usage=Usage(input=10, output=5))
+    assert rows("SELECT cost FROM calls") == [(230,)]
+    assert rows(BUDGETS) == [(230, 0)]
+
+
+def test_a_paid_attempt_that_nobody_followed_is_settled_with_its_calls_row(ledger: Ledger) -> None:
+    kept, attempts = books(ledger, TOKEN), Attempts([CANDIDATE], call())
+    attempts.next()
+    kept.pass_on(kept.reserve(CANDIDATE, 1), ProviderTimeout("hung"))
+    kept.close(None, attempts, usage=None, error=ProviderTimeout("no time left"), status=504)
+    assert rows("SELECT state, cost FROM attempts") == [("settled", 210)]
+    assert rows("SELECT status, cost FROM calls") == [(504, 210)]
+    assert rows(BUDGETS) == [(210, 0)]
+
+
+def test_a_dead_processs_call_costs_what_its_earlier_attempts_cost_too(ledger: Ledger) -> None:
+    earlier, attempts = books(ledger, TOKEN), Attempts([CANDIDATE], call())
+    attempts.next()
+    earlier.close(earlier.reserve(CANDIDATE, 1), attempts, usage=Usage(input=10, output=5))  # its id is used again
+    kept = books(ledger, TOKEN)
+    kept.pass_on(kept.reserve(CANDIDATE, 1), ProviderTimeout("hung"))
+    kept.reserve(CANDIDATE, 2)
+    with db.engine.begin() as connection:
+        connection.execute(text("UPDATE attempts SET lease_until = 1 WHERE state = 'reserved'"))
+    assert ledger.reap() == 1
+    assert rows("SELECT error_code, cost FROM calls ORDER BY id") == [(None, 20), ("interrupted", 420)]
+    assert rows(BUDGETS) == [(440, 0)]
+
+
+def test_a_call_whose_second_reservation_finds_the_database_away_is_written_when_it_is_back(
+    ledger: Ledger, away: sqlite3.Connection
+) -> None:
+    kept, attempts = books(ledger, TOKEN), Attempts([CANDIDATE], call())
+    attempts.next()
+    kept.pass_on(kept.reserve(CANDIDATE, 1), ProviderTimeout("hung"))
+    away.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable) as caught:
+        kept.reserve(CANDIDATE, 2)
+    kept.close(None, attempts, usage=None, error=caught.value, status=503)
+    away.execute("ROLLBACK")
+    write_late(ledger)
+    assert rows(BUDGETS) == [(210, 0)]
+    assert rows("SELECT status, cost FROM calls") == [(503, 210)]
+    assert rows("SELECT count(*) FROM attempts WHERE state = 'reserved'") == [(0,)]
+
+
+def test_a_refused_calls_row_that_finds_the_database_away_is_written_once_when_it_is_back(
+    ledger: Ledger, away: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer_module, "WAIT_SECONDS", 10)
+    row = UsageService(Database(db.engine), Metrics(version="test")).row(
+        REQUEST, call(), Outcome(CANDIDATE, Usage(), 5, 1, 504)
+    )
+    away.execute("BEGIN IMMEDIATE")
+    ledger.record(row)
+    away.execute("ROLLBACK")
+    write_late(ledger)
+    assert rows("SELECT cost FROM calls") == [(5,)]
+
+
+def write_late(ledger: Ledger) -> None:
+    until = time.monotonic() + 10
+    while ledger.retry_late() and time.monotonic() < until:
+        time.sleep(0.05)

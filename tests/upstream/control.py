@@ -35,6 +35,10 @@ def _script(up: Upstream, body: dict[str, Any]) -> None:
     up.script(what if isinstance(what, str) else Behaviour.from_json(what), **body)
 
 
+def _plan(up: Upstream, body: dict[str, Any]) -> None:
+    up.plan({mark: [Behaviour.from_json(one) for one in ones] for mark, ones in body.items()})
+
+
 _READS: dict[str, Callable[[Upstream, dict[str, str]], Any]] = {
     "/requests": lambda up, query: [asdict(one) for one in up.requests],
     "/bill": lambda up, query: [asdict(one) for one in up.bill],
@@ -45,6 +49,7 @@ _READS: dict[str, Callable[[Upstream, dict[str, str]], Any]] = {
 }
 _WRITES: dict[str, Callable[[Upstream, dict[str, Any]], Any]] = {
     "/script": _script,
+    "/plan": _plan,
     "/unscript": lambda up, body: up.unscript(),
     "/reset": lambda up, body: up.reset(),
     "/keys": lambda up, body: up.keys.update(body),

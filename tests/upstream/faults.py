@@ -17,7 +17,7 @@ from email.utils import formatdate
 from time import time
 from typing import Any, Concatenate, ParamSpec
 
-from .core import Answer, Ask, Frame, ToolCall, output_tokens
+from .core import Answer, Ask, Frame, ToolCall, Usage, output_tokens
 from .transport import Reply, Request
 from .vendor import Wire
 
@@ -207,6 +207,7 @@ def content_filter(reply: Reply, call: Call) -> None:
     """The prompt is blocked: Azure's 400, Gemini's answer without candidates, a refusal elsewhere."""
     blocked = call.wire.prompt_blocked(call.ask)
     if isinstance(blocked, dict):
+        call.answer.usage = Usage(input=call.ask.input_tokens)
         _become_json(reply, blocked)
         if call.ask.stream:
             reply.frames = [Frame(blocked)]
@@ -226,6 +227,7 @@ def echo_key(reply: Reply, call: Call, code: int = 401) -> None:
 def error_in_200(reply: Reply, call: Call, code: int = 500) -> None:
     """Status 200, but the body (or the first frame) is the error of this status."""
     data = call.wire.error(call.wire.typical(code))
+    reply.failed = True
     _become_json(reply, data)
     if call.ask.stream:
         reply.frames = [call.wire.error_frame(call.wire.typical(code))]
@@ -235,6 +237,7 @@ def error_in_200(reply: Reply, call: Call, code: int = 500) -> None:
 def error_mid_stream(reply: Reply, call: Call, k: int = 2, code: int = 529) -> None:
     """After k frames an error frame, then the stream ends."""
     if reply.frames is not None:
+        reply.failed = True
         reply.frames = [*reply.frames[:k], call.wire.error_frame(call.wire.typical(code))]
 
 
@@ -421,6 +424,7 @@ def plain_body(reply: Reply, call: Call) -> None:
 @_on_reply
 def html(reply: Reply, call: Call, code: int = 200) -> None:
     """A web page, as a proxy in the way would send."""
+    reply.failed = True
     _become_body(reply, b"<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>", "text/html", code)
 
 

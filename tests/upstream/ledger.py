@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -17,6 +18,8 @@ from .transport import Delivery, Reply, Request
 
 PAYING = ("chat", "embeddings", "images")
 """Routes that cost money: these have bill rows, and scripts without a route are for them."""
+MARK = re.compile(rb"mark-[0-9a-z-]*[0-9a-z]")
+"""A word of the prompt by which a test knows its call again; the last one counts, for a history holds older ones."""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class BillRow:
     reasoning: int = 0
     generated: int = 0
     """Output tokens that left before the end, the break or the hang-up."""
+    mark: str = ""
+    began: float = 0.0
     reported: dict[str, Any] | None = None
     complete: bool = False
     peer_gone: bool = False
@@ -95,6 +100,7 @@ class Ledger:
         self.seen: deque[Seen] = deque(maxlen=keep)
         self.bill: list[BillRow] = []
         self.scripts: list[Script] = []
+        self.plans: dict[str, deque[Behaviour]] = {}
         self.requests: Counter[str] = Counter()
         self.counters = Counter({"open": 0, "peak_open": 0, "in_flight": 0, "peak_in_flight": 0, "connections": 0})
         self._number = 0
@@ -143,6 +149,8 @@ class Ledger:
 
     def take_script(self, call: Call) -> Behaviour:
         with self.changed:
+            if planned := self.plans.get(mark_of(call.request)):
+                return planned.popleft()
             script = next((one for one in self.scripts if one.fits(call)), None)
             if script is None:
                 return Behaviour()
@@ -161,11 +169,13 @@ class Ledger:
             reply.status,
             complete=done.complete,
             peer_gone=done.peer_gone,
+            mark=mark_of(call.request),
+            began=call.request.received,
         )
         if reply.status == 200 and (done.frames or done.body_bytes):
-            row.__dict__.update(asdict(call.answer.usage))
-            row.generated = delivered_tokens(call, reply, done)
-            row.reported = reported_usage(reply, done)
+            generated, reported = delivered_tokens(call, reply, done), reported_usage(reply, done)
+            if generated or reported or not reply.failed:
+                row.__dict__.update(asdict(call.answer.usage), generated=generated, reported=reported)
         with self.changed:
             self.bill.append(row)
             self.changed.notify_all()
@@ -180,7 +190,7 @@ class Ledger:
 
     def reset(self) -> None:
         with self.changed:
-            for book in (self.seen, self.bill, self.scripts, self.requests):
+            for book in (self.seen, self.bill, self.scripts, self.plans, self.requests):
                 book.clear()
             self.counters.update(
                 peak_open=self.counters["open"] - self.counters["peak_open"],
@@ -189,9 +199,14 @@ class Ledger:
             )
 
 
+def mark_of(request: Request) -> str:
+    found = MARK.findall(request.raw)
+    return found[-1].decode() if found else ""
+
+
 def delivered_tokens(call: Call, reply: Reply, done: Delivery) -> int:
     if reply.frames is None:
-        return call.answer.usage.output
+        return 0 if reply.failed else call.answer.usage.output
     return sum(frame.tokens for frame in reply.frames[: done.frames])
 
 

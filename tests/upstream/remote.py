@@ -35,6 +35,9 @@ class RemoteUpstream(Addresses):
         steps = what if isinstance(what, str) else what.to_json()
         self._post("script", behaviour=steps, vendor=vendor, model=model, route=route, key=key, times=times)
 
+    def plan(self, steps: dict[str, list[Behaviour]]) -> None:
+        self._post("plan", **{mark: [one.to_json() for one in ones] for mark, ones in steps.items()})
+
     def unscript(self) -> None:
         self._post("unscript")
 

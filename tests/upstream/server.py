@@ -10,6 +10,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -122,6 +123,12 @@ class Upstream(Addresses):
         order; of lasting ones the latest counts. Without a route only chat, embeddings and images match; a request
         that is refused by the rules uses nothing up."""
         self.ledger.add_script(Script(behaviour(what), vendor, model, route, key, times))
+
+    def plan(self, steps: dict[str, list[Behaviour]]) -> None:
+        """Let the first request with this mark in its prompt be answered by the first behaviour, and so on; those
+        beyond them by what is scripted. Marks are words like `mark-17`."""
+        with self.ledger.changed:
+            self.ledger.plans.update({mark: deque(ones) for mark, ones in steps.items()})
 
     def unscript(self) -> None:
         with self.ledger.changed:

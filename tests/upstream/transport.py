@@ -92,6 +92,8 @@ class Reply:
     """Comments, retry fields, ids and multi-line data around the frames."""
     packet: int = 0
     """Bytes in one packet, whatever they cut through; 0: one frame, one packet."""
+    failed: bool = False
+    """Says that the service failed, whatever its status: what generated nothing costs nothing."""
     filler: tuple[str, int] | None = None
     """(mark, bytes): where the mark stands in the answer, so many bytes of x go out instead."""
 
@@ -169,7 +171,10 @@ class Connection:
             size = headers.get("content-length", "0")
             if not size.isdigit() or int(size) > MAX_BODY:
                 raise BadFraming(f"Content-Length {size!r}")
-            return self._reader.read(int(size))
+            body = self._reader.read(int(size))
+            if len(body) < int(size):
+                raise ConnectionError("the request broke off")
+            return body
         body = b""
         while length := int(self._reader.readline(MAX_HEAD).split(b";")[0], 16):
             body += self._reader.read(length)

@@ -1,0 +1,45 @@
+"""Points at which a process may be told to kill itself, so that tests see what it leaves behind (``CRASH_POINTS``).
+
+Nothing happens at them unless the setting names a folder, which a production start refuses. A file in it with a
+point's name arms that point: the one process that can take the file away dies there as by ``kill -9``, so that a
+point is passed by one death, and the file's absence says that it was reached.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+BEFORE_RESERVE = "before-reserve"
+BEFORE_UPSTREAM = "before-upstream"
+"""The attempt's row is committed and nothing has been sent."""
+AFTER_FIRST_BYTE = "after-first-byte"
+AFTER_UPSTREAM = "after-upstream"
+"""The answer is whole."""
+BEFORE_SETTLE = "before-settle"
+AFTER_SETTLE = "after-settle"
+"""Committed, and nobody was told."""
+POINTS = (BEFORE_RESERVE, BEFORE_UPSTREAM, AFTER_FIRST_BYTE, AFTER_UPSTREAM, BEFORE_SETTLE, AFTER_SETTLE)
+
+_folder: Path | None = None
+
+
+def arm(folder: Path | None) -> None:
+    """From now on look into this folder; None: nowhere."""
+    global _folder  # noqa: PLW0603  (who dies is the process, whatever applications it holds)
+    _folder = folder
+
+
+def point(name: str) -> None:
+    """Die here if this point is armed."""
+    if _folder is not None:
+        _die_if_armed(_folder / name)
+
+
+def _die_if_armed(sign: Path) -> None:
+    try:
+        sign.unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
