@@ -224,7 +224,8 @@ class ProviderAdapter(ABC):
 
     def _whole(self, raw: bytes, request: ChatRequest, candidate: Candidate) -> ChatResult:
         """An answer in one piece. One that cannot be used is a failure that says how much of it came."""
-        length, body = len(raw), {}
+        length = len(raw)
+        body: dict[str, Any] = {}
         try:
             body, raw = parse_object(raw)
             if failure := failure_in_body(body, self._secrets(candidate)):

@@ -80,9 +80,8 @@ class CallBooks:
             self._refused = True
             row = self._refusal(error, candidate=candidate, attempts=number - 1)
             if after is not None and isinstance(error, Unavailable):
-                after.call = row
-                self._ledger.commit(after)
-            elif number > 1:
+                self._ledger.commit(after)  # without the row: it may be settled by now, and would be left out with it
+            if number > 1:
                 self._ledger.record(row)
             self._usage.tell(row)
             self._correct_tokens()
@@ -106,13 +105,13 @@ class CallBooks:
         return self._usage.row(self._request, self._call, outcome)
 
     def pass_on(self, attempt: Attempt, failure: ProviderFailure, seen: Usage | None = None) -> None:
-        """This attempt failed and another follows. One that was paid for is settled as the next is reserved.
+        """This attempt failed and another follows. Once something was paid for, it is settled as the next is reserved.
 
         So no moment is left in which the process could die and the call be forgotten.
         """
         state, usage = _verdict(attempt, failure, seen, sent=True)
         self._tokens += usage.total_tokens
-        if state == RELEASED:
+        if state == RELEASED and not self._spent:
             self._ledger.settle(attempt, state=state, usage=usage, error_code=failure.code)
             return
         self._unsettled = self._ledger.settlement(attempt, state=state, usage=usage, error_code=failure.code)

@@ -132,7 +132,7 @@ class Ledger:
             call.principal.concurrency if call.principal.token_id else None,
         )
         lacking = self._reserved(operation, after)
-        if lacking == "concurrency":
+        if isinstance(lacking, str):
             raise RateLimited("The token has as many calls in flight as it may.", retry_after=1)
         if lacking is not None:
             raise self._exceeded(lacking, call.principal.budgets)
@@ -222,7 +222,7 @@ class Ledger:
         crash.point(crash.BEFORE_SETTLE)
         self.commit(settlement)
         crash.point(crash.AFTER_SETTLE)
-        return settlement.values["cost"]  # type: ignore[no-any-return]
+        return settlement.values["cost"]
 
     def settlement(self, attempt: Attempt, *, state: str, usage: Usage, error_code: str | None = None) -> Settle:
         """The same, not committed yet."""
