@@ -265,8 +265,10 @@ def test_a_dead_processs_call_costs_what_its_earlier_attempts_cost_too(ledger: L
     earlier, attempts = books(ledger, TOKEN), Attempts([CANDIDATE], call())
     attempts.next()
     earlier.close(earlier.reserve(CANDIDATE, 1), attempts, usage=Usage(input=10, output=5))  # its id is used again
+    time.sleep(0.002)
     kept = books(ledger, TOKEN)
     kept.pass_on(kept.reserve(CANDIDATE, 1), ProviderTimeout("hung"))
+    time.sleep(0.002)  # ids grow by the millisecond
     kept.reserve(CANDIDATE, 2)
     with db.engine.begin() as connection:
         connection.execute(text("UPDATE attempts SET lease_until = 1 WHERE state = 'reserved'"))
