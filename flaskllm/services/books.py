@@ -80,7 +80,9 @@ class CallBooks:
             self._refused = True
             row = self._refusal(error, candidate=candidate, attempts=number - 1)
             if after is not None and isinstance(error, Unavailable):
-                self._ledger.commit(after)  # without the row: it may be settled by now, and would be left out with it
+                self._ledger.write_settlement(
+                    after
+                )  # without the row: it may be settled by now, and would be left out with it
             if number > 1:
                 self._ledger.record(row)
             self._usage.tell(row)
@@ -177,7 +179,7 @@ class CallBooks:
         row = self._usage.row(self._request, self._call, outcome)
         if self._unsettled is not None:
             self._unsettled.call = row
-            self._ledger.commit(self._unsettled)
+            self._ledger.write_settlement(self._unsettled)
         elif attempts.number:
             self._ledger.record(row)
         self._usage.tell(row)

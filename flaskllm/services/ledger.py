@@ -220,7 +220,7 @@ class Ledger:
         settlement = self.settlement(attempt, state=state, usage=usage, error_code=error_code)
         settlement.call = call
         crash.point(crash.BEFORE_SETTLE)
-        self.commit(settlement)
+        self.write_settlement(settlement)
         crash.point(crash.AFTER_SETTLE)
         return settlement.values["cost"]
 
@@ -245,7 +245,7 @@ class Ledger:
         """What this end of an attempt costs in 10⁻⁹ dollar; None where the model has no price."""
         return 0 if state == RELEASED else cost_of(usage, attempt.price)
 
-    def commit(self, settle: Settle) -> None:
+    def write_settlement(self, settle: Settle) -> None:
         """A settlement that cannot be committed is kept and tried again while the process lives."""
         self._write_now_or_later(settle, {"attempt": settle.values["id"]})
 
