@@ -346,6 +346,7 @@ class Settings:
     api_token: Secret | None = var("API_TOKEN", secret, None, "a token of the built-in service user with the scopes webhook and chat", **SECRETS)
     metrics_token: Secret | None = var("METRICS_TOKEN", secret, None, "token that may read /metrics", **SECRETS)
     webhook_secret: Secret | None = var("WEBHOOK_SECRET", secret, None, "signs callbacks as Standard Webhooks do; unset: a callback_url is refused", secret=True, strong=ALWAYS)
+    alert_webhook_url: str | None = var("ALERT_WEBHOOK_URL", web_address, None, "where alerts of budgets are sent, signed with WEBHOOK_SECRET; unset: they stand in the log alone")
 
     database_url: str = var("DATABASE_URL", database_address, None, "sqlite:///file.db or postgresql://…; unset: app.db in the instance folder", aliases=("LLM_GATEWAY_DATABASE_URL",), section="Where things are kept")
     redis_url: str | None = var("REDIS_URL", redis_address, None, "switches the full mode on: limits, conversations and the queue's doorbell in Redis")
@@ -675,6 +676,8 @@ class _Loader:
             )
         if self.sources[0].get("WEBHOOK_SECRET") == "" and not values["webhook_secret"]:
             self.warnings.append("WEBHOOK_SECRET is empty: it counts as unset, and a callback_url is refused")
+        if values["alert_webhook_url"] and not values["webhook_secret"]:
+            self.faults.append("WEBHOOK_SECRET: expected one beside ALERT_WEBHOOK_URL: alerts are signed with it")
         path = values["catalogue_path"]
         if path and not (self.root / path).is_file():
             self.faults.append(f"LLM_GATEWAY_CONFIG_PATH: expected a file, there is none at {self.root / path}")

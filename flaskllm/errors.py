@@ -29,6 +29,7 @@
         ├── ProviderTimeout          504  provider_timeout
         ├── ProviderKeyRejected      502  provider_error   (our key, never the caller's)
         ├── ProviderRateLimited      429  rate_limited
+        │   └── ModelFull            429  rate_limited     (by our own limit; it was not asked)
         ├── ProviderRefused          400  invalid_request
         ├── PromptTooLong            400  context_length_exceeded
         └── PromptFiltered           400  content_filtered
@@ -258,6 +259,12 @@ class ProviderKeyRejected(ProviderFailure):
 
 class ProviderRateLimited(ProviderFailure):
     status, code, outcome = 429, "rate_limited", "rate_limited"
+
+
+class ModelFull(ProviderRateLimited):
+    """Our own limit of a model, for everybody: it is not asked, and another candidate may be."""
+
+    outcome = "full"
 
 
 class ProviderRefused(ProviderFailure):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.request
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from flask import Flask
@@ -21,9 +22,10 @@ from flaskllm.repositories.conversations import ConversationStore, RedisConversa
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas, tidy_log
 from flaskllm.repositories.ledger import apply, sweep_counters
 from flaskllm.repositories.responses import ResponseStore
-from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault
+from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner
 from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
+from flaskllm.services.alerts import AlertService
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.catalogue_change import CatalogueDesk
@@ -49,6 +51,7 @@ from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
 from flaskllm.services.providers import ProviderService
+from flaskllm.services.quotas import QuotaService
 from flaskllm.services.reconciliation import ReconciliationService
 from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
@@ -153,6 +156,7 @@ class _Wiring:
         self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)))
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
+        self.alerts = self._alerts()
 
     def _counters(self) -> Counters:
         in_sql = SqlCounters(self.committer.run)
@@ -188,6 +192,9 @@ class _Wiring:
             probe_every_s=settings.breaker_probe_seconds,
         )
         self.metrics.watch_breakers(board.state)
+        quotas = QuotaService(
+            self.database, self.audit, catalogue=catalogue.current, zone=ZoneInfo(settings.budget_timezone)
+        )
         pace = Pace()
         router = ModelRouter(
             catalogue.current,
@@ -197,7 +204,7 @@ class _Wiring:
         )
         desk = CatalogueDesk(self.database, catalogue, self.audit)
         provider_keys = KeyService(desk, vault)
-        chat = self._orchestrator(router, factory, board, pace)
+        chat = self._orchestrator(router, factory, board, pace, quotas)
         conversations = self._conversations()
         responses = ResponseService(ResponseStore(self.database), chat)
         accounts = self._accounts()
@@ -231,6 +238,7 @@ class _Wiring:
             limits=self.limits,
             ledger=self.ledger,
             metrics=self.metrics,
+            quotas=quotas,
             external_calls=self._external_calls(),
             health=HealthService(
                 self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown, breakers=board.state
@@ -247,7 +255,7 @@ class _Wiring:
         self.shutdown.at_the_end(self.committer.stop)
 
     def _orchestrator(
-        self, router: ModelRouter, factory: ProviderFactory, board: CircuitBoard, pace: Pace
+        self, router: ModelRouter, factory: ProviderFactory, board: CircuitBoard, pace: Pace, quotas: QuotaService
     ) -> ChatOrchestrator:
         settings = self.settings
         times = StreamTimes(
@@ -271,6 +279,7 @@ class _Wiring:
             watch=board,
             most_calls=max(1, settings.web_threads - KEPT_FREE) if self.threads else None,
             pace=pace,
+            model_limits=quotas.of_model,
             cache=self._response_cache(),
         )
 
@@ -279,6 +288,15 @@ class _Wiring:
         return ResponseCache(
             self.answers, frames=frames_of, kept_s=settings.response_cache_ttl, shared=settings.response_cache_shared
         )
+
+    def _alerts(self) -> AlertService:
+        """The operator's own address may be private; nobody else's is called by this session."""
+        url, secret = self.settings.alert_webhook_url, self.settings.webhook_secret
+        parts = urlsplit(url or "")
+        own = (f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}",) if url else ()
+        session = PublicSession(own, own, threads=self.threads)
+        signer = WebhookSigner(secret.reveal()) if secret else None
+        return AlertService(self.database, session, signer, url=url)
 
     def _external_calls(self) -> ExternalCallService:
         """Half of the threads at the most, for a caller decides how long one is held."""
@@ -321,6 +339,8 @@ class _Wiring:
         return [
             Chore("late settlements", 1.0, self.ledger.retry_late),
             Chore("reaper", 10.0, self.ledger.reap),
+            Chore("alerts", 2.0, self.alerts.deliver),
+            Chore("told alerts", 3600.0, self.alerts.sweep),
             Chore("counters", 60.0, lambda: sweep_counters(self.database)),
             Chore("write-ahead log", 60.0, lambda: tidy_log(self.database)),
             Chore("conversations", 300.0, conversations.sweep),

@@ -53,6 +53,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "administration.create_token": {"user_id": "7d0b1f1e-53a4-4d25-9c0e-0a6d8a4f7b11", "name": "reports"},
     "administration.change_token": {"tags": ["reports"]},
     "administration.rotate_token": {"grace_s": 0},
+    "quotas.put_quota": {"budgets": [{"amount": 500, "period": "month", "kind": "soft", "alert_at": 0.8}]},
     "external.external_get": _OUTSIDE,
     "external.external_post": {**_OUTSIDE, "payload": {"name": "ada"}},
     "external.external_put": {**_OUTSIDE, "payload": {"name": "ada"}},
@@ -61,6 +62,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 """By endpoint."""
 
 PATHS: Mapping[str, str] = {
+    "quotas.put_quota": "installation",
     "openai.read_model": "demo",
     "azure.create_chat_completion": "demo",
     "azure.create_embeddings": "demo",

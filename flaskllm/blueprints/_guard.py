@@ -59,7 +59,7 @@ def authenticate() -> Principal:
         raise InvalidRequest("The request carries different credentials; send one.")
     if not found:
         raise Unauthenticated("A credential is needed: Authorization: Bearer, or X-API-Token.")
-    principal = _identify(found.pop())
+    principal = services.quotas.applied(_identify(found.pop()))
     if not principal.may_call_from(request.remote_addr):
         raise Forbidden("The API token may not be used from this address.")
     return principal

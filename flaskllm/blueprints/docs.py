@@ -66,6 +66,7 @@ FAMILY_OF = {
     "webhook": "Webhook", "templates": "Webhook", "openai": "OpenAI", "ops": "Operations", "docs": "Operations",
     "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
     "azure": "OpenAI", "providers": "Providers", "routes": "Providers", "administration": "Administration",
+    "quotas": "Administration",
 }  # fmt: skip
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "accessToken": {

@@ -15,16 +15,31 @@ PERIODS = ("day", "week", "month", "total")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """``amount`` in 10⁻⁹ US dollars for each ``period``."""
+    """``amount`` in 10⁻⁹ US dollars for each ``period``. One that is not ``hard`` refuses nothing; an alert is sent
+    once ``alert`` of it is spent."""
 
     id: str
     amount: int
     period: str
+    hard: bool = True
+    alert: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """How fast; None: without a bound."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user, and the token or session that speaks for them; frozen, shared by threads, cached at most a second."""
+    """A user, and the token or session that speaks for them; frozen, shared by threads, cached at most a second.
+
+    ``of_user``: what holds for all tokens and sessions of the user together.
+    """
 
     user_id: str
     username: str
@@ -38,6 +53,7 @@ class Principal:
     tokens_per_minute: int | None = None
     concurrency: int | None = None
     budgets: tuple[Budget, ...] = ()
+    of_user: RateLimits | None = None
     allowed_ips: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     drop_params: bool = False

@@ -68,7 +68,21 @@ UPDATE counters SET value = CASE WHEN value > :amount THEN value - :amount ELSE 
 WHERE name = :name AND expires_at = :ends_at RETURNING value
 """
 IS_THERE = "SELECT 1 FROM attempts WHERE id = :id"
-OPEN_CALLS = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND token_id = :token_id"
+_OPEN = "SELECT count(*) FROM attempts WHERE state = 'reserved' AND "
+OPEN_CALLS = {
+    "token": _OPEN + "token_id = :key",
+    "user": _OPEN + "user_id = :key",
+    "model": _OPEN + "provider || '/' || backend_model = :key",
+}
+"""Calls in flight, by whose bound on them it is."""
+ALERT = """
+INSERT INTO alerts (budget_id, period, event, amount, alert, spent, raised_at, tries, next_at)
+SELECT id, period, :event, :amount, :alert, spent, :now, 0, :now FROM budgets
+WHERE id = :id AND period = :period AND spent >= :from
+ON CONFLICT (budget_id, period, event) DO NOTHING
+"""
+REACHED, EXHAUSTED = "budget.reached", "budget.exhausted"
+"""What is told of a budget: that as much is spent as it has its alert at, and that it has refused a call."""
 EXPIRED = """
 SELECT id, request_id, number, user_id, token_id, door, model, backend_model, provider, reserved, priced, holds,
     started_at, tags
@@ -109,11 +123,23 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Room in one budget for one period; ``cap`` in 10⁻⁹ dollar."""
+    """Room in one budget for one period; ``cap`` and ``amount`` in 10⁻⁹ dollar, the cap of one that refuses nothing
+    being `MOST_SUM`. ``alert``: spent from here on, an alert is written; None: never."""
 
     id: str
     period: str
     cap: int
+    amount: int = 0
+    alert: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """At most ``most`` calls at once: of a ``token``, a ``user`` or a ``model`` (``what``), by its ``key``."""
+
+    what: str
+    key: str
+    most: int
 
 
 @dataclass(slots=True)
@@ -123,8 +149,8 @@ class Reserve:
     row: dict[str, Any]
     amount: int
     holds: tuple[Hold, ...] = ()
-    concurrency: int | None = None
-    result: Hold | str | None = None
+    in_flight: tuple[InFlight, ...] = ()
+    result: Hold | InFlight | None = None
     may_be_there: bool = False
 
     def renew(self) -> None:
@@ -165,7 +191,7 @@ class SettleAndReserve:
     reserve: Reserve
 
     @property
-    def result(self) -> Hold | str | None:
+    def result(self) -> Hold | InFlight | None:
         return self.reserve.result
 
     def renew(self) -> None:
@@ -256,7 +282,7 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
         for part in (operation.settle, operation.reserve) if both else (operation,):
             kinds[type(part)].append(part)
     settles, reserves = kinds[Settle], kinds[Reserve]
-    _lock_tokens(connection, reserves)
+    _lock_counts(connection, reserves)
     _lock_budgets(connection, itertools.chain(settles, reserves))
     if settles:
         _settle(connection, settles)
@@ -280,12 +306,12 @@ def _spent_before(connection: Connection, row: dict[str, Any]) -> int:
     return int(cost)
 
 
-def _lock_tokens(connection: Connection, reserves: Iterable[Reserve]) -> None:
-    """On PostgreSQL, one process at a time counts a token's calls in flight; in one order, as below."""
+def _lock_counts(connection: Connection, reserves: Iterable[Reserve]) -> None:
+    """On PostgreSQL, one process at a time counts the calls in flight of one bound; in one order, as below."""
     if connection.is_sqlite:
         return
-    for token_id in sorted({one.row["token_id"] for one in reserves if one.concurrency is not None}):
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext(:token_id))", {"token_id": token_id})
+    for key in sorted({bound.key for one in reserves for bound in one.in_flight}):
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(:key))", {"key": key})
 
 
 def _lock_budgets(connection: Connection, operations: Iterable[Any]) -> None:
@@ -322,14 +348,19 @@ def _settle_one_by_one(connection: Connection, settles: Sequence[Settle]) -> Non
 
 def _move(connection: Connection, settles: Iterable[Settle]) -> None:
     sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    watched: dict[tuple[str, str], Hold] = {}
     for one in settles:
         for hold in one.holds:
             held = sums[hold.id, hold.period]
             held[0] += one.reserved
             held[1] += one.spent
+            if hold.alert is not None:
+                watched[hold.id, hold.period] = hold
     for (budget_id, period), (reserved, spent) in sorted(sums.items()):
         moved = {"reserved": reserved, "spent": min(spent, MOST_SUM), "most": MOST_SUM}
         connection.execute(MOVE, {"id": budget_id, "period": period, **moved})
+        if (seen := watched.get((budget_id, period))) is not None:
+            _alert(connection, REACHED, seen, since=seen.alert or 0)
 
 
 def _count(connection: Connection, operations: Sequence[Count | GiveBack]) -> None:
@@ -394,12 +425,12 @@ def _reserve(connection: Connection, reserves: Sequence[Reserve]) -> None:
     reserves = [one for one in reserves if not (one.may_be_there and _is_there(connection, one))]
     for one in reserves:
         one.result = None  # an earlier try that was rolled back may have been refused
-    simple = [one for one in reserves if one.concurrency is None]
+    simple = [one for one in reserves if not one.in_flight]
     accepted = list(simple) if _hold_together(connection, simple) else _hold_one_by_one(connection, simple)
     if accepted:
         connection.execute_many(INSERT_ATTEMPT, [one.row for one in accepted])
     for one in reserves:
-        if one.concurrency is not None:
+        if one.in_flight:
             _reserve_counted(connection, one)
 
 
@@ -408,11 +439,13 @@ def _is_there(connection: Connection, one: Reserve) -> bool:
 
 
 def _reserve_counted(connection: Connection, one: Reserve) -> None:
-    """A token with a bound on calls in flight: counted by its open rows, which end with their leases by themselves."""
-    (in_flight,) = connection.execute(OPEN_CALLS, {"token_id": one.row["token_id"]}).fetchone()
-    if in_flight >= (one.concurrency or 0):
-        one.result = "concurrency"
-    elif _hold_one_by_one(connection, [one]):
+    """A bound on calls in flight: counted by the open rows, which end with their leases by themselves."""
+    for bound in one.in_flight:
+        (in_flight,) = connection.execute(OPEN_CALLS[bound.what], {"key": bound.key}).fetchone()
+        if in_flight >= bound.most:
+            one.result = bound
+            return
+    if _hold_one_by_one(connection, [one]):
         connection.execute(INSERT_ATTEMPT, one.row)
 
 
@@ -460,7 +493,16 @@ def _hold(connection: Connection, one: Reserve) -> Hold | None:
             connection.execute("ROLLBACK TO SAVEPOINT holding")
             break
     connection.execute("RELEASE SAVEPOINT holding")
+    if lacking is not None:
+        _alert(connection, EXHAUSTED, lacking, since=0)
     return lacking
+
+
+def _alert(connection: Connection, event: str, hold: Hold, *, since: int) -> None:
+    """Once a budget, period and event, whoever comes first; only where ``since`` is spent."""
+    if hold.alert is not None:
+        values = {"id": hold.id, "period": hold.period, "amount": hold.amount, "alert": hold.alert}
+        connection.execute(ALERT, {**values, "event": event, "from": since, "now": now_ms()})
 
 
 def holds_to_json(holds: Sequence[Hold]) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flaskllm.services.provider_keys import KeyService
     from flaskllm.services.provider_models import ModelService
     from flaskllm.services.providers import ProviderService
+    from flaskllm.services.quotas import QuotaService
     from flaskllm.services.reconciliation import ReconciliationService
     from flaskllm.services.responses import ResponseService
     from flaskllm.services.routes import RouteService
@@ -60,6 +61,7 @@ class Services:
     limits: Limits
     ledger: Ledger
     metrics: Metrics
+    quotas: QuotaService
     external_calls: ExternalCallService
     health: HealthService
     housekeeper: Housekeeper

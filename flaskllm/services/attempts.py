@@ -15,6 +15,7 @@ from flaskllm.domain.catalogue import LONGEST_S, Candidate
 from flaskllm.domain.route import CONTENT_FILTER, CONTEXT_WINDOW
 from flaskllm.errors import (
     DomainError,
+    ModelFull,
     PromptFiltered,
     PromptTooLong,
     ProviderError,
@@ -167,6 +168,14 @@ class Attempts:
             self._over = not self.others_left
         elif not self.others_left and candidate is not None and self._helps_again(failure, candidate):
             self._retry = candidate
+
+    def take_back(self, full: ModelFull) -> None:
+        """The last one was not asked after all: its model has as much to do as it may."""
+        self.failures.append(full)
+        self._note(full.outcome, asked=False)
+        self.number -= 1
+        if self.candidate is not None:
+            self._by_provider[self.candidate.provider.id] -= 1
 
     def _others_for(self, failure: ProviderFailure) -> list[Candidate]:
         """Whom a route names for this refusal, less those that have been asked already."""

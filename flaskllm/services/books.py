@@ -10,8 +10,9 @@ from flaskllm.domain.answer import RateStatus
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.estimate import tokens_of_chars
+from flaskllm.domain.principal import RateLimits
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import DomainError, ProviderFailure, Unavailable
+from flaskllm.errors import DomainError, ModelFull, ProviderFailure, Unavailable
 from flaskllm.repositories.ledger import Settle
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Bound, Ledger
@@ -32,7 +33,9 @@ class CallBooks:
         call: CallContext,
         bound: Callable[[Candidate], Bound],
         seconds: float = 0.0,
+        model_limits: Callable[[Candidate], RateLimits | None] = lambda _: None,
     ) -> None:
+        self._model_limits = model_limits
         self._ledger, self._usage = ledger, usage
         self._request, self._call = request, call
         self._bound = bound
@@ -43,6 +46,7 @@ class CallBooks:
         self._refused = False
         self._limits: Limits | None = None
         self._admission = Admission()
+        self._of_model = Admission()
 
     @property
     def rates(self) -> tuple[tuple[str, RateStatus], ...]:
@@ -60,11 +64,22 @@ class CallBooks:
         if limits is not None:
             self._admission = limits.correct(self._admission, tokens=self._tokens)
 
+    def _correct_model(self, tokens: int) -> None:
+        """The same for the model that was asked, by what this one attempt took."""
+        admission, self._of_model = self._of_model, Admission()
+        if self._limits is not None:
+            self._limits.correct(admission, tokens=tokens)
+
     def reserve(self, candidate: Candidate, number: int) -> Attempt:
         """Commit the attempt's row. A refusal (budget, calls in flight, database) is told and raised.
 
-        It ends the call. Where attempts went out before it, the call has a row.
+        It ends the call. Where attempts went out before it, the call has a row. Raises `ModelFull` where it does not
+        end it, since another candidate may be asked: the model has as many calls or tokens as it may.
         """
+        of_model = self._model_limits(candidate)
+        bound = self._bound(candidate)
+        if self._limits is not None:
+            self._of_model = self._limits.admit_model(candidate.name, of_model, tokens=bound.most.prompt_tokens)
         after, self._unsettled = self._unsettled, None
         try:
             return self._ledger.reserve(
@@ -73,10 +88,15 @@ class CallBooks:
                 self._call,
                 number=number,
                 seconds=self._longest(candidate),
-                bound=self._bound(candidate),
+                bound=bound,
+                most_of_model=of_model.concurrency if of_model else None,
                 after=after,
             )
+        except ModelFull:
+            self._correct_model(0)
+            raise
         except DomainError as error:
+            self._correct_model(0)
             self._refused = True
             row = self._refusal(error, candidate=candidate, attempts=number - 1)
             if after is not None and isinstance(error, Unavailable):
@@ -113,6 +133,7 @@ class CallBooks:
         """
         state, usage = _verdict(attempt, failure, seen, sent=True)
         self._tokens += usage.total_tokens
+        self._correct_model(usage.total_tokens)
         if state == RELEASED and not self._spent:
             self._ledger.settle(attempt, state=state, usage=usage, error_code=failure.code)
             return
@@ -156,6 +177,7 @@ class CallBooks:
             return self._close_without_attempt(attempts, error, status)
         state, taken = _verdict(attempt, error, usage, sent=sent)
         self._tokens += taken.total_tokens
+        self._correct_model(taken.total_tokens)
         cost = self._ledger.price(attempt, state, taken)
         total = None if cost is None else cost + self._spent
         code = error.code if error else "client_closed" if status >= 400 else None

@@ -18,10 +18,18 @@ from flaskllm.domain.embedding import EmbedRequest, EmbedResult
 from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
 from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.pricing import cost_of
-from flaskllm.domain.principal import Principal
+from flaskllm.domain.principal import Principal, RateLimits
 from flaskllm.domain.route import CONTEXT_WINDOW
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import DomainError, Forbidden, InternalError, ProviderFailure, Unavailable, UnpricedModel
+from flaskllm.errors import (
+    DomainError,
+    Forbidden,
+    InternalError,
+    ModelFull,
+    ProviderFailure,
+    Unavailable,
+    UnpricedModel,
+)
 from flaskllm.services import crash
 from flaskllm.services.attempts import Attempts, Watch
 from flaskllm.services.books import CallBooks
@@ -105,7 +113,9 @@ class ChatOrchestrator:
         watch: Watch | None = None,
         most_calls: int | None = None,
         pace: Pace | None = None,
+        model_limits: Callable[[Candidate], RateLimits | None] = lambda _: None,
     ) -> None:
+        self._model_limits = model_limits
         self._watch, self._pace, self._cache = watch, pace, cache
         self._places = Places(most_calls, "This process has as many calls in flight as it may.")
         self._router, self._factory, self._ledger, self._limits = router, factory, ledger, limits
@@ -191,7 +201,11 @@ class ChatOrchestrator:
 
     def _first_answer(self, work: Work[Result], books: CallBooks, attempts: Attempts) -> Told[Result]:
         while (candidate := attempts.next()) is not None:
-            attempt = books.reserve(candidate, attempts.number)
+            try:
+                attempt = books.reserve(candidate, attempts.number)
+            except ModelFull as full:
+                attempts.take_back(full)
+                continue
             crash.point(crash.BEFORE_UPSTREAM)
             try:
                 result, usage, attempt = work.ask(attempt, attempts.deadline(candidate))
@@ -337,6 +351,7 @@ class ChatOrchestrator:
             call=call,
             bound=work.bound,
             seconds=self._times.most if work.request.stream else 0.0,
+            model_limits=self._model_limits,
         )
         try:
             plan = self._router.plan(work.request, call.principal, ability=work.ability, cost=work.expected)

@@ -26,6 +26,7 @@ from flaskllm.domain.usage import Usage
 from flaskllm.errors import (
     DomainError,
     InternalError,
+    ModelFull,
     ProviderError,
     ProviderFailure,
     ProviderTimeout,
@@ -223,7 +224,11 @@ class ChatStream:
         self._frame_by = self._attempts.first_frame_by(candidate)
         self._ends_by = time.monotonic() + times.total_s if times.total_s else self._frame_by + self._times.most
         self._idle = times.idle_s or self._times.idle
-        self._attempt = self._books.reserve(candidate, self._attempts.number)
+        try:
+            self._attempt = self._books.reserve(candidate, self._attempts.number)
+        except ModelFull as full:
+            self._attempts.take_back(full)
+            return
         crash.point(crash.BEFORE_UPSTREAM)
         try:
             self._source = self._ask(candidate, self._frame_by)

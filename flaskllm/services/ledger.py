@@ -20,12 +20,15 @@ from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import period_key, seconds_to_end
 from flaskllm.domain.pricing import Price, bound_of, breakdown_of, cost_of
-from flaskllm.domain.principal import Budget
+from flaskllm.domain.principal import Budget, Principal
+from flaskllm.domain.quota import BUDGET_PREFIX, INSTALLATION
 from flaskllm.domain.usage import PARTS, Usage, is_possible
-from flaskllm.errors import BudgetExceeded, RateLimited, Unavailable
+from flaskllm.errors import BudgetExceeded, ModelFull, RateLimited, Unavailable
 from flaskllm.repositories.ledger import (
+    MOST_SUM,
     Expired,
     Hold,
+    InFlight,
     Record,
     Reserve,
     Settle,
@@ -116,12 +119,14 @@ class Ledger:
         number: int,
         seconds: float,
         bound: Bound,
+        most_of_model: int | None = None,
         after: Settle | None = None,
     ) -> Attempt:
         """Commit the row of one attempt that may take ``seconds``, and hold its bound in every budget of the caller.
 
-        ``after``: how the attempt before it ended, where that is not committed yet; it is, unless this raises
-        `Unavailable`. Raises `BudgetExceeded`, `RateLimited` for calls in flight, `Unavailable`.
+        ``most_of_model``: calls that its model may have in flight. ``after``: how the attempt before it ended, where
+        that is not committed yet; it is, unless this raises `Unavailable`. Raises `BudgetExceeded`, `RateLimited` for
+        calls in flight of the caller, `ModelFull` for those of the model, `Unavailable`.
         """
         crash.point(crash.BEFORE_RESERVE)
         holds = self._holds(call.principal.budgets)
@@ -129,11 +134,11 @@ class Ledger:
             self._row(request, candidate, call, number=number, bound=bound, holds=holds, seconds=seconds),
             bound.amount,
             holds,
-            call.principal.concurrency if call.principal.token_id else None,
+            _in_flight(candidate, call.principal, most_of_model),
         )
         lacking = self._reserved(operation, after)
-        if isinstance(lacking, str):
-            raise RateLimited("The token has as many calls in flight as it may.", retry_after=1)
+        if isinstance(lacking, InFlight):
+            raise _too_many(lacking)
         if lacking is not None:
             raise self._exceeded(lacking, call.principal.budgets)
         return Attempt(
@@ -146,10 +151,10 @@ class Ledger:
             price=bound.price,
         )
 
-    def _reserved(self, operation: Reserve, after: Settle | None) -> Hold | str | None:
+    def _reserved(self, operation: Reserve, after: Settle | None) -> Hold | InFlight | None:
         """What had no room, or None. Of a commit whose outcome is unknown nothing may stay: no call comes of it."""
         try:
-            found: Hold | str | None = self._run(SettleAndReserve(after, operation) if after else operation)
+            found: Hold | InFlight | None = self._run(SettleAndReserve(after, operation) if after else operation)
         except Unavailable as error:
             if error.may_be_written:
                 self._late.append(_released(operation))
@@ -194,13 +199,13 @@ class Ledger:
         if not budgets:
             return ()
         at = datetime.now(self._zone)
-        return tuple(Hold(budget.id, period_key(budget.period, at), budget.amount) for budget in budgets)
+        return tuple(_hold_of(budget, period_key(budget.period, at)) for budget in budgets)
 
     def _exceeded(self, lacking: Hold, budgets: tuple[Budget, ...]) -> BudgetExceeded:
-        budget = next(one for one in budgets if one.id == lacking.id)
-        whose = "token" if lacking.id.startswith("token:") else "account"
+        at = datetime.now(self._zone)
+        budget = next(one for one in budgets if one.id == lacking.id and period_key(one.period, at) == lacking.period)
         return BudgetExceeded(
-            f"The budget of this {whose} for the {budget.period} does not allow this call.",
+            f"The budget of {_whose(budget.id)} for the {budget.period} does not allow this call.",
             retry_after=seconds_to_end(budget.period, self._zone),
         )
 
@@ -278,6 +283,38 @@ class Ledger:
             if self._run(_interrupted(row)):
                 log.warning("an attempt was left open and is settled at its bound", extra={"fields": _named(row)})
         return len(rows)
+
+
+def _hold_of(budget: Budget, period: str) -> Hold:
+    return Hold(budget.id, period, budget.amount if budget.hard else MOST_SUM, budget.amount, budget.alert)
+
+
+def _whose(budget_id: str) -> str:
+    """A budget's owner, in words."""
+    if budget_id.startswith("token:"):
+        return "this token"
+    if budget_id.startswith(f"{BUDGET_PREFIX}tag:"):
+        return f"the tag {budget_id.removeprefix(f'{BUDGET_PREFIX}tag:')}"
+    return "this installation" if budget_id == BUDGET_PREFIX + INSTALLATION else "this account"
+
+
+def _in_flight(candidate: Candidate, principal: Principal, most_of_model: int | None) -> tuple[InFlight, ...]:
+    """Every bound on calls at once that this one falls under."""
+    found = []
+    if principal.token_id is not None and principal.concurrency is not None:
+        found.append(InFlight("token", principal.token_id, principal.concurrency))
+    if principal.of_user is not None and principal.of_user.concurrency is not None:
+        found.append(InFlight("user", principal.user_id, principal.of_user.concurrency))
+    if most_of_model is not None:
+        found.append(InFlight("model", f"{candidate.provider.id}/{candidate.model.backend_model}", most_of_model))
+    return tuple(found)
+
+
+def _too_many(bound: InFlight) -> RateLimited | ModelFull:
+    if bound.what == "model":
+        return ModelFull(f"The model {bound.key} has as many calls in flight as it may.", retry_after=1)
+    whose = "token" if bound.what == "token" else "account"
+    return RateLimited(f"The {whose} has as many calls in flight as it may.", retry_after=1)
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

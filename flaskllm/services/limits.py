@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from flaskllm.domain.answer import RateStatus
 from flaskllm.domain.call import CallContext
-from flaskllm.domain.principal import Principal
-from flaskllm.errors import RateLimited, Unavailable
+from flaskllm.domain.principal import Principal, RateLimits
+from flaskllm.errors import ModelFull, RateLimited, Unavailable
 from flaskllm.repositories.ledger import Count, GiveBack
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,16 @@ class Admission:
     """A call that was let in: how its caller's limits stand, and what was counted by estimate."""
 
     rates: Rates = ()
-    taken: Taken | None = None
+    taken: tuple[Taken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit a minute of ``what`` (requests, tokens), counted under ``name``."""
+
+    what: str
+    name: str
+    limit: int
 
 
 class Limits:
@@ -154,28 +163,56 @@ class Limits:
 
     def admit(self, call: CallContext, *, tokens: int = 0, requests: int = 1) -> Admission:
         """Count this call, its prompt with ``tokens`` until `correct`. Raises `RateLimited` with ``retry_after``."""
-        principal = call.principal
-        rates = self.admit_request(principal, requests=requests)
-        limit = principal.tokens_per_minute
-        if limit is None:
-            return Admission(rates)
-        name = f"tpm:{principal.subject}"
-        window = self._counters.add(name, tokens, MINUTE, most=limit)
-        rates = (*rates, ("tokens", _status(limit, window)))
-        if not window.fits:
-            raise _refusal(limit, "tokens", window, rates)
-        return Admission(rates, Taken(name, limit, tokens, window.id))
+        return self._take(list(self._rules(call.principal)), requests=requests, tokens=tokens)
 
     def admit_request(self, principal: Principal, *, requests: int = 1) -> Rates:
-        """Count a request that asks no model, by the same limit. Raises `RateLimited`."""
-        if self._per_minute is None and principal.requests_per_minute is None:
-            return ()
-        limit = principal.requests_per_minute or self._per_minute or 0
-        window = self._counters.add(f"rpm:{principal.subject}", requests, MINUTE)
-        rates = (("requests", _status(limit, window)),)
-        if window.value > limit:
-            raise _refusal(limit, "requests", window, rates)
-        return rates
+        """Count a request that asks no model, by the same limits. Raises `RateLimited`."""
+        rules = [rule for rule in self._rules(principal) if rule.what == "requests"]
+        return self._take(rules, requests=requests, tokens=0).rates
+
+    def admit_model(self, name: str, limits: RateLimits | None, *, tokens: int) -> Admission:
+        """Count a call against the limits of the model of that name, which hold for everybody. Raises `ModelFull`."""
+        if limits is None:
+            return Admission()
+        try:
+            return self._take(list(_rules_of(f"model:{name}", limits)), requests=1, tokens=tokens)
+        except RateLimited as error:
+            raise ModelFull(f"The model {name}: {error.message}", retry_after=error.retry_after) from None
+
+    def _rules(self, principal: Principal) -> Iterator[Rule]:
+        """The caller's own limits, and those of all that its user's tokens and sessions do together."""
+        of_user, subject = principal.of_user, principal.subject
+        requests = principal.requests_per_minute
+        if requests is None and (principal.token_id or of_user is None or of_user.requests_per_minute is None):
+            requests = self._per_minute
+        own = RateLimits(requests, principal.tokens_per_minute)
+        yield from _rules_of(subject, own)
+        if of_user is not None:
+            yield from _rules_of(f"all:{principal.user_id}", of_user)
+
+    def _take(self, rules: Sequence[Rule], *, requests: int, tokens: int) -> Admission:
+        """Count by every rule, or by none: what one of them refuses is given back to those before it.
+
+        Of several limits of one kind the tightest is told.
+        """
+        amounts = {"requests": requests, "tokens": tokens}
+        stand: list[tuple[str, RateStatus]] = []
+        taken: list[Taken] = []
+        for rule in sorted(rules, key=lambda one: one.what):
+            window = self._counters.add(rule.name, amounts[rule.what], MINUTE, most=self._most(rule, rules))
+            stand.append((rule.what, _status(rule.limit, window)))
+            if not window.fits or window.value > rule.limit:
+                for one in taken:
+                    self._counters.give_back(one.name, one.tokens, one.window_id)
+                raise _refusal(rule.limit, rule.what, window, _tightest(stand))
+            taken.append(Taken(rule.name, rule.limit, amounts[rule.what], window.id))
+        of_tokens = {rule.name for rule in rules if rule.what == "tokens"}
+        return Admission(_tightest(stand), tuple(one for one in taken if one.name in of_tokens))
+
+    @staticmethod
+    def _most(rule: Rule, rules: Sequence[Rule]) -> int | None:
+        """A lone limit of requests is counted in one statement, refused ones too: they lock nobody else out."""
+        return None if rule.what == "requests" and len(rules) == 1 else rule.limit
 
     def correct(self, admission: Admission, *, tokens: int) -> Admission:
         """After the call: ``tokens`` is what it really took. Gives how its caller's limits stand now.
@@ -183,16 +220,18 @@ class Limits:
         What it took beyond the estimate counts in the window of its end, what it left is given back to the window
         that it was counted in: a window that is over has nothing to give. Never fails the call.
         """
-        taken = admission.taken
-        if taken is None:
+        if not admission.taken:
             return admission
+        others = [one for one in admission.rates if one[0] != "tokens"]
+        stand: list[tuple[str, RateStatus]] = []
         try:
-            window = self._settle(taken, min(tokens, MOST_CORRECTED) - taken.tokens)
+            for taken in admission.taken:
+                window = self._settle(taken, min(tokens, MOST_CORRECTED) - taken.tokens)
+                stand.append(("tokens", _status(taken.limit, window)))
         except Unavailable:
             log.warning("the tokens of a call were not counted: the database is away")
             return admission
-        others = (one for one in admission.rates if one[0] != "tokens")
-        return Admission((*others, ("tokens", _status(taken.limit, window))))
+        return Admission((*others, *_tightest(stand)))
 
     def _settle(self, taken: Taken, more: int) -> Window:
         given_back = self._counters.give_back(taken.name, -more, taken.window_id) if more < 0 else None
@@ -202,6 +241,23 @@ class Limits:
         """For doors without a principal: 0.0 if there is room for one more, else the seconds to wait."""
         window = self._counters.add(f"guard:{name}", 1, seconds)
         return 0.0 if window.value <= limit else max(1.0, window.left_s)
+
+
+def _rules_of(subject: str, limits: RateLimits) -> Iterator[Rule]:
+    if limits.requests_per_minute is not None:
+        yield Rule("requests", f"rpm:{subject}", limits.requests_per_minute)
+    if limits.tokens_per_minute is not None:
+        yield Rule("tokens", f"tpm:{subject}", limits.tokens_per_minute)
+
+
+def _tightest(stand: Iterable[tuple[str, RateStatus]]) -> Rates:
+    """Of each kind the one with the least left, the one that lasts longest where several have as little."""
+    found: dict[str, RateStatus] = {}
+    for what, status in stand:
+        known = found.get(what)
+        if known is None or (status.remaining, -status.reset_s) < (known.remaining, -known.reset_s):
+            found[what] = status
+    return tuple(found.items())
 
 
 def _status(limit: int, window: Window) -> RateStatus:

@@ -27,6 +27,7 @@ from flaskllm.repositories.database import set_sqlite_pragmas
 from flaskllm.repositories.ledger import (
     Expired,
     Hold,
+    InFlight,
     Reserve,
     Settle,
     SettleAndReserve,
@@ -151,15 +152,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _drawn(self, amount: int, chain: tuple[str, ...], period: str, lease: int, *, counted: bool) -> Reserve:
         holds = tuple(Hold(id_, period, CAP) for id_ in chain)
-        one = reserve(amount, *holds, concurrency=CONCURRENCY if counted else None, lease=lease)
+        one = reserve(
+            amount, *holds, in_flight=InFlight("token", "counted", CONCURRENCY) if counted else None, lease=lease
+        )
         one.row["holds"] = holds_to_json(holds)
         one.row["token_id"] = "counted" if counted else "t"
         return one
 
     def _expected(self, one: Reserve) -> bool:
         """Whether the model has room for it."""
-        in_flight = sum(other.concurrency is not None for other in self.open.values())
-        if one.concurrency is not None and in_flight >= CONCURRENCY:
+        in_flight = sum(bool(other.in_flight) for other in self.open.values())
+        if one.in_flight and in_flight >= CONCURRENCY:
             return False
         return all(self._room(hold) >= one.amount for hold in one.holds)
 
