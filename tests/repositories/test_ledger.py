@@ -13,7 +13,7 @@ from sqlalchemy import text
 from flaskllm.errors import Unavailable
 from flaskllm.extensions import db
 from flaskllm.repositories.committer import GroupCommitter
-from flaskllm.repositories.ledger import Count, Expired, Hold, Reserve, Settle, apply, new_row_id, now_ms
+from flaskllm.repositories.ledger import Count, Expired, Hold, InFlight, Reserve, Settle, apply, new_row_id, now_ms
 from tests.databases import database_addresses, fresh_tables
 
 TOKEN, USER = Hold("token:t", "2026-11", 40), Hold("user:u", "2026-11", 1000)
@@ -32,14 +32,14 @@ def committer(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[GroupCo
         db.engine.dispose()
 
 
-def reserve(amount: int = 10, *holds: Hold, concurrency: int | None = None, lease: int = 60_000) -> Reserve:
+def reserve(amount: int = 10, *holds: Hold, in_flight: InFlight | None = None, lease: int = 60_000) -> Reserve:
     row = {
         "id": new_row_id(), "request_id": "r", "number": 1, "user_id": "u", "token_id": "t", "door": "test",
         "model": "m", "backend_model": "b", "provider": "p", "endpoint": "", "price_version": "", "reserved": amount,
         "priced": True, "holds": "[]", "no": False, "started_at": now_ms(), "lease_until": now_ms() + lease,
         "tags": None,
     }  # fmt: skip
-    return Reserve(row, amount, holds, concurrency)
+    return Reserve(row, amount, holds, (in_flight,) if in_flight else ())
 
 
 def settle(reserved: Reserve, spent: int) -> Settle:
@@ -98,11 +98,25 @@ def test_a_refused_reservation_leaves_no_row_and_no_hold_in_any_budget_of_the_ch
     assert committer.run(Expired(now_ms() + 10**9)) == []
 
 
-def test_a_token_has_no_more_calls_in_flight_than_it_may(committer: GroupCommitter) -> None:
+@pytest.mark.parametrize("bound", [InFlight("token", "t", 3), InFlight("user", "u", 3), InFlight("model", "p/b", 3)])
+def test_nobody_has_more_calls_in_flight_than_he_may(committer: GroupCommitter, bound: InFlight) -> None:
     results: list[Any] = []
-    at_once(20, lambda: results.append(committer.run(reserve(0, concurrency=3))))
+    at_once(20, lambda: results.append(committer.run(reserve(0, in_flight=bound))))
     assert results.count(None) == 3
-    assert results.count("concurrency") == 17
+    assert results.count(bound) == 17
+
+
+def test_what_is_told_of_a_budget_is_written_once_with_the_spending(committer: GroupCommitter) -> None:
+    hold = Hold("quota:tag:x", "2026-11", 1000, amount=1000, alert=100)
+    for spent in (60, 60, 60):
+        asked = reserve(80, hold)
+        assert committer.run(asked) is None
+        committer.run(settle(asked, spent))
+    for _ in range(2):
+        assert committer.run(reserve(5000, hold)) == hold
+    with db.engine.connect() as connection:
+        found = connection.execute(text("SELECT event, spent FROM alerts ORDER BY event")).all()
+    assert [tuple(row) for row in found] == [("budget.exhausted", 180), ("budget.reached", 120)]
 
 
 def test_a_counter_gives_each_of_100_callers_its_own_number(committer: GroupCommitter) -> None:

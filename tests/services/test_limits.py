@@ -209,7 +209,7 @@ def test_after_the_call_its_limit_says_what_was_taken(counters: Counters, took: 
     limits, asked = Limits(counters, per_minute=None), call(tokens_per_minute=1000)
     admission = limits.correct(limits.admit(asked, tokens=100), tokens=took)
     assert dict(admission.rates)["tokens"].remaining == remaining
-    assert admission.taken is None
+    assert admission.taken == ()
 
 
 def test_what_many_calls_at_once_took_is_counted_to_the_token(counters: Counters) -> None:
