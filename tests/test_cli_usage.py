@@ -123,6 +123,17 @@ def test_what_a_provider_bills_besides_tokens_is_a_difference_of_its_own(booked:
     assert difference["fields"] == {"cost": {"ledger": None, "export": 0.01, "difference": -0.01}}
 
 
+@pytest.mark.parametrize("name", ["anthropic_costs.csv", "anthropic_costs.json"])
+def test_searches_that_the_ledger_has_are_held_against_those_of_the_bill(app: Flask, run: Run, name: str) -> None:
+    parts = json.loads(str(HAIKU["usage"])) | {"web_searches": {"tokens": 1, "rate": 10**13}}
+    write_attempts(app, {**HAIKU, "cost": 10_300_000, "usage": json.dumps(parts)})
+    assert told(run("reconcile", EXPORTS / name, "--json"), 0)["differences"] == []
+    write_attempts(app, {**HAIKU, "cost": 10_300_000, "usage": json.dumps(parts)}, at=NOON.replace(hour=13))
+    first, second = told(run("reconcile", EXPORTS / name, "--json"), 1)["differences"]
+    assert (first["fields"]["cost"]["difference"], second["fields"]["cost"]["difference"]) == (0.0003, 0.01)
+    assert second["item"] == "web_search"
+
+
 def test_each_difference_is_listed_with_both_sides_and_what_explains_it(app: Flask, run: Run) -> None:
     estimated = {**GPT_4O, "completion_tokens": 140, "estimated": True}
     write_attempts(app, GPT_4O, estimated)

@@ -68,6 +68,7 @@ def usage_of(raw: Any) -> Usage | None:
         cache_write_1h=long,
         output=given - thought,
         reasoning=thought,
+        web_searches=_inside(raw, "server_tool_use", "web_search_requests"),
     )
 
 

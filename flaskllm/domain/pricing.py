@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
-from flaskllm.domain.usage import Usage
+from flaskllm.domain.usage import PIECES, Usage
 
 NANO = 10**9
 MILLION = 10**6
@@ -52,6 +52,7 @@ class Price:
     """What a million tokens of each bucket cost, in 10⁻⁹ dollar; None: as the bucket it is part of.
 
     ``images``: what a million of them cost where they are paid by the piece; None where they are not.
+    ``web_searches``: what a million of those cost that the provider makes by itself; None where nobody says.
 
     ``above``: (prompt tokens, price) in rising order; a call with more prompt tokens than that is priced by it as a
     whole, as OpenAI, Anthropic and Google bill long contexts. ``version`` says where the figures came from.
@@ -68,6 +69,7 @@ class Price:
     image_input: int | None = None
     image_output: int | None = None
     images: int | None = None
+    web_searches: int | None = None
     version: str = ""
     pixels: tuple[PixelPrice, ...] = ()
     above: tuple[tuple[int, Price], ...] = ()
@@ -89,7 +91,7 @@ class Price:
         own = getattr(self, bucket)
         if own is not None:
             return int(own)
-        if bucket == "images":
+        if bucket in PIECES:
             return 0
         return self.output if bucket in OUTPUTS else self.input
 

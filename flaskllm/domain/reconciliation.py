@@ -92,12 +92,15 @@ def model_key(name: str) -> str:
     return "-".join(sorted(plain.split("-"))) if plain.startswith("claude") else plain
 
 
-def compare(booked: Mapping[Place, Booked], export: Export, *, tolerance: int = 0) -> list[Difference]:
+def compare(
+    booked: Mapping[Place, Booked], export: Export, *, fees: Mapping[Place, Booked] | None = None, tolerance: int = 0
+) -> list[Difference]:
     """Every day and model on which the sides differ, in order. ``tolerance``: 10⁻⁹ dollars of a row that are let go.
 
     Only what the export tells is compared: one of tokens says nothing of dollars. Costs that no row gives to a model
-    are compared by day; others without one stand by themselves.
+    are compared by day; others without one stand by themselves. ``fees``: what the ledger has by day and item besides.
     """
+    fees = fees or {}
     names: dict[str, str] = {}
     ledger: dict[Place, Booked] = {}
     for (day, model), one in booked.items():
@@ -114,8 +117,17 @@ def compare(booked: Mapping[Place, Booked], export: Export, *, tolerance: int = 
     if "cost" not in told and any(item is None for _, item in by_themselves):
         for day in {day for day, _ in (*ledger, *by_themselves)}:
             said = by_themselves.pop((day, None), None)
-            found.append(_difference((day, None, None), _whole(ledger, day), said, {"cost"}))
-    found += [_difference((day, None, item), None, sums, set(sums)) for (day, item), sums in by_themselves.items()]
+            found.append(_difference((day, None, None), _whole({**ledger, **fees}, day), said, {"cost"}))
+    elif "cost" in told:
+        found += [
+            _difference((day, None, item), one, None, {"cost"})
+            for (day, item), one in fees.items()
+            if (day, item) not in by_themselves
+        ]
+    found += [
+        _difference((day, None, item), fees.get((day, item or "")), sums, set(sums))
+        for (day, item), sums in by_themselves.items()
+    ]
     differing = [one for one in (_beyond(tolerance, one) for one in found) if one.fields]
     return sorted(differing, key=lambda one: (one.day, one.model is None, one.model or "", one.item or ""))
 

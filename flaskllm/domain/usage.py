@@ -12,10 +12,13 @@ from typing import Any
 
 BUCKETS = (
     "input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "audio_input", "audio_output",
-    "image_input", "image_output", "images",
+    "image_input", "image_output", "images", "web_searches",
 )  # fmt: skip
-PARTS = tuple(name for name in BUCKETS if name not in ("input", "output"))
+PIECES = ("images", "web_searches")
+"""The buckets that hold no tokens."""
+PARTS = tuple(name for name in BUCKETS if name not in ("input", "output", "web_searches"))
 """What is counted apart within a prompt or an answer: the rest of each is ``input`` and ``output``."""
+MOST_SEARCHES = 1000
 WIDEST_WINDOW, LEAST_WINDOW = 2_000_000, 128_000
 """Tokens: what a model whose window nobody told is thought to have, and what any may have (a catalogue may err)."""
 GENEROUS = 2
@@ -36,7 +39,10 @@ def count(value: Any) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one answer took, in tokens, and in ``images`` where those are paid by the piece; every bucket apart."""
+    """What one answer took, in tokens, and in ``images`` where those are paid by the piece; every bucket apart.
+
+    ``web_searches``: those that the provider made by itself, and bills beside the tokens.
+    """
 
     input: int = 0
     cache_read: int = 0
@@ -49,6 +55,7 @@ class Usage:
     image_input: int = 0
     image_output: int = 0
     images: int = 0
+    web_searches: int = 0
     estimated: bool = False
 
     @property
@@ -90,6 +97,8 @@ def is_possible(usage: Usage, *, window: int | None, prompt_estimate: int, piece
     inputs, images) in each direction; where our own estimate of the prompt is larger than the window, that counts.
     """
     most = GENEROUS * pieces * max(window or WIDEST_WINDOW, LEAST_WINDOW)
+    if usage.web_searches > MOST_SEARCHES:
+        return False
     return usage.prompt_tokens <= max(most, 2 * GENEROUS * prompt_estimate) and usage.completion_tokens <= most
 
 

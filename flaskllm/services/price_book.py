@@ -52,7 +52,10 @@ BOOK_FIELDS: Mapping[str, str] = {
     "audio_output": "output_audio_mtok",
     "image_input": "input_image_mtok",
     "image_output": "output_image_mtok",
+    "web_searches": "web_searches_kcount",
 }
+PER_THOUSAND = ("web_searches",)
+"""What the book prices by the thousand; all else by the million."""
 
 
 def price_of(
@@ -156,5 +159,5 @@ def _at(rates: Mapping[str, Any], step: int | None) -> dict[str, Any]:
         for tier in getattr(rate, "tiers", ()):
             if step is not None and tier.start <= step:
                 value = tier.price
-        chosen[bucket] = per_million(value)
+        chosen[bucket] = per_million(value * 1000 if bucket in PER_THOUSAND else value)
     return chosen

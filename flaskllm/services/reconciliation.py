@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from flaskllm.domain.pricing import cost_of_breakdown
-from flaskllm.domain.reconciliation import Booked, Difference, Export, compare
+from flaskllm.domain.reconciliation import Booked, Difference, Export, Place, compare
 from flaskllm.errors import invalid
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.providers import load_providers
@@ -18,6 +18,8 @@ from flaskllm.repositories.usage import attempts_between
 
 DAY = timedelta(days=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SEARCHES, WEB_SEARCH = "web_searches", "web_search"
+"""Our bucket, and the item of a provider's bill; what a search costs is billed beside its model's tokens."""
 INSIDE = ("cache_read", "cache_write_5m", "cache_write_1h")
 
 
@@ -64,8 +66,8 @@ class ReconciliationService:
         rows = tuple(row for row in export.rows if first <= row.day <= last)
         chosen = self._chosen(export.vendor, providers)
         with self._database.reading() as session:
-            booked, unsound = _booked(attempts_between(session, chosen, _moment(first), _moment(last + DAY)))
-        found = compare(booked, Export(export.vendor, first, last, rows), tolerance=tolerance)
+            booked, fees, unsound = _booked(attempts_between(session, chosen, _moment(first), _moment(last + DAY)))
+        found = compare(booked, Export(export.vendor, first, last, rows), fees=fees, tolerance=tolerance)
         return Reconciled(export.vendor, chosen, first, last, booked, found, unsound)
 
     def _chosen(self, vendor: str, named: Collection[str]) -> tuple[str, ...]:
@@ -77,14 +79,17 @@ class ReconciliationService:
         return tuple(sorted(named or (one for one, kind in kinds.items() if kind == vendor)))
 
 
-def _booked(attempts: Iterable[Any]) -> tuple[dict[tuple[date, str], Booked], tuple[int, ...]]:
-    found: dict[tuple[date, str], Booked] = defaultdict(Booked)
+def _booked(attempts: Iterable[Any]) -> tuple[dict[Place, Booked], dict[Place, Booked], tuple[int, ...]]:
+    """By day and model; and by day what was paid for other things than tokens; and the attempts that do not add up."""
+    found: dict[Place, Booked] = defaultdict(Booked)
+    fees: dict[Place, Booked] = defaultdict(Booked)
     unsound: list[int] = []
     for row in attempts:
         kept = json.loads(row.usage) if row.usage else {}
         if row.state == "settled" and row.priced and row.cost != cost_of_breakdown(kept):
             unsound.append(row.id)
-        held = found[(EPOCH + timedelta(milliseconds=row.started_at)).date(), row.backend_model]
+        day = (EPOCH + timedelta(milliseconds=row.started_at)).date()
+        held = found[day, row.backend_model]
         held.attempts += 1
         held.estimated += bool(row.estimated)
         held.interrupted += row.state == "interrupted"
@@ -92,9 +97,14 @@ def _booked(attempts: Iterable[Any]) -> tuple[dict[tuple[date, str], Booked], tu
         held.sums["prompt_tokens"] += row.prompt_tokens
         held.sums["completion_tokens"] += row.completion_tokens
         held.sums["cost"] += row.cost or 0
+        if row.cost and SEARCHES in kept:
+            fee = cost_of_breakdown({SEARCHES: kept[SEARCHES]})
+            held.sums["cost"] -= fee
+            fees[day, WEB_SEARCH].attempts += 1
+            fees[day, WEB_SEARCH].sums["cost"] += fee
         for name in INSIDE:
             held.sums[name] += kept.get(name, {}).get("tokens", 0)
-    return dict(found), tuple(unsound)
+    return dict(found), dict(fees), tuple(unsound)
 
 
 def _moment(day: date) -> datetime:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from flaskllm.domain.pricing import dollars_text, to_dollars
-from flaskllm.domain.usage import BUCKETS
+from flaskllm.domain.usage import BUCKETS, PIECES
 from flaskllm.errors import invalid
 from flaskllm.wire import xlsx
 from flaskllm.wire.shapes import COUNT, MOMENT, STRING, Shape, maybe, record, several
@@ -23,7 +23,7 @@ FORMATS = tuple(MEDIA)
 OWN_GROUPS = ("day", "token", "model", "provider", "tag")
 """By what people see their own usage."""
 FIELDS_OF = {"user": ("user_id", "username"), "token": ("token_id", "token_name")}
-TOKENS = tuple(name for name in BUCKETS if name != "images")
+TOKENS = tuple(name for name in BUCKETS if name not in PIECES)
 """The buckets that hold tokens; images are counted by the piece."""
 
 _FORMULA = re.compile(r"[\s\x00-\x1f\ufeff\u200b\"';,]*[=+\-@|%＝＋－＠]")

@@ -141,3 +141,9 @@ def test_images_are_paid_by_tokens_where_the_price_is_of_tokens() -> None:
 def test_where_any_size_may_come_the_dearest_is_held() -> None:
     pixels = (PixelPrice(256, 256, from_dollars("0.016")), PixelPrice(1024, 1024, from_dollars("0.02")))
     assert image_bound(1, 3, image_price(Price(0, pixels=pixels), None)) == from_dollars("0.06")
+
+
+def test_a_search_is_paid_beside_its_tokens_where_its_price_is_known() -> None:
+    usage = Usage(input=10, web_searches=3)
+    assert cost_of(usage, Price(per_million(1), web_searches=per_million(10_000))) == 10_000 + from_dollars("0.03")
+    assert cost_of(usage, Price(per_million(1))) == 10_000

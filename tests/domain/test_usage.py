@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flaskllm.adapters import anthropic_answers, gemini_answers
 from flaskllm.domain.usage import BUCKETS, MOST_TOKENS, Usage, is_possible, usage_from_openai
+from flaskllm.services.price_book import vendor_price
 
 COUNTS = st.integers(0, MOST_TOKENS)
 NONSENSE = st.sampled_from([None, -1, "many", 1.5, True, [], {}, float("nan"), 2**60])
@@ -33,6 +34,7 @@ ANTHROPIC = _fields(
     cache_creation_input_tokens=COUNTS,
     cache_creation=_fields(ephemeral_1h_input_tokens=SAID, ephemeral_5m_input_tokens=SAID) | NONSENSE,
     output_tokens_details=_fields(thinking_tokens=SAID) | NONSENSE,
+    server_tool_use=_fields(web_search_requests=SAID) | NONSENSE,
 )
 MODALITIES = st.lists(
     st.fixed_dictionaries({"modality": st.sampled_from(["TEXT", "AUDIO", "IMAGE"]), "tokenCount": SAID}), max_size=4
@@ -51,7 +53,7 @@ GEMINI = _fields(
 def hold(usage: Usage, *, prompt: int, completion: int) -> None:
     assert all(getattr(usage, name) >= 0 for name in BUCKETS)
     assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, completion)
-    assert usage.total_tokens == sum(usage.buckets().values())
+    assert usage.total_tokens == sum(usage.buckets().values()) - usage.web_searches
 
 
 @given(OPENAI)
@@ -92,9 +94,21 @@ def test_geminis_thoughts_stand_beside_the_candidates(raw: dict[str, Any]) -> No
         (Usage(input=4_000_000, output=4_000_000), None, 10, 1, True),
         (Usage(input=4_000_001), None, 10, 1, False),
         (Usage(output=2**53 - 1), None, 10, 1, False),
+        (Usage(web_searches=10), None, 10, 1, True),
+        (Usage(web_searches=2**40), None, 10, 1, False),
     ],
 )
 def test_no_call_takes_more_than_its_windows_hold(
     usage: Usage, window: int | None, estimate: int, pieces: int, possible: bool
 ) -> None:
     assert is_possible(usage, window=window, prompt_estimate=estimate, pieces=pieces) is possible
+
+
+def test_searches_that_anthropic_makes_are_counted_and_have_a_price() -> None:
+    raw = {
+        "input_tokens": 5,
+        "output_tokens": 1,
+        "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
+    }
+    usage, price = anthropic_answers.usage_of(raw), vendor_price("anthropic", "claude-haiku-4-5")
+    assert (usage, price and price.web_searches) == (Usage(input=5, output=1, web_searches=2), 10**13)
