@@ -9,7 +9,7 @@ from typing import TypeVar
 from flask import Blueprint, Response, request
 
 from flaskllm.blueprints._calls import new_call
-from flaskllm.blueprints._doc import PAGE, documented
+from flaskllm.blueprints._doc import PAGE, documented, parameter
 from flaskllm.blueprints._guard import current_actor
 from flaskllm.blueprints._http import json_body, json_response, listing, no_content, optional_json_body, page
 from flaskllm.errors import Conflict, InvalidRequest
@@ -114,10 +114,15 @@ def read_model(provider_id: str, model_id: str) -> Response:
     return json_response(wire.write_model(services.provider_models.get(provider_id, model_id)))
 
 
-@bp.get("/<provider_id>/models/<path:model_id>/prices")
-@documented("What a model cost, costs and will cost, the newest first", answer=listing_of(wire.PRICE_SHOWN), query=PAGE)
-def list_prices(provider_id: str, model_id: str) -> Response:
-    limit, after, _ = page()
+@bp.get("/<provider_id>/prices")
+@documented(
+    "What a model cost, costs and will cost, the newest first",
+    answer=listing_of(wire.PRICE_SHOWN),
+    query=(parameter("model", "The model's id, which may hold slashes", required=True), *PAGE),
+)
+def list_prices(provider_id: str) -> Response:
+    limit, after, given = page("model")
+    model_id = wire.read_priced_model(given)
     periods, following = services.provider_models.prices(provider_id, model_id, limit=limit, after=after)
     return listing(wire.write_prices(periods), following)
 

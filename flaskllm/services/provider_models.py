@@ -129,8 +129,6 @@ class Shelf:
         if row is not None and row.deleted_at is None and row.origin != "shipped":
             raise self._conflict("model_id", f"{self.provider.id} has a model {name!r} already; PUT changes it")
         if row is None:
-            if name.endswith("/prices"):
-                raise invalid(f"{self.where}model_id", "may not end in /prices, where a model's price history is read")
             if len(live_models(self.provider)) >= MOST_MODELS:
                 raise Conflict(f"A provider has at most {MOST_MODELS} models.")
             row = ModelRow(name=name, backend_model=name, display_name=name, origin="own")

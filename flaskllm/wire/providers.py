@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
@@ -19,6 +19,7 @@ from flaskllm.domain.provider import (
     ProviderFields,
 )
 from flaskllm.domain.text import can_be_held
+from flaskllm.errors import invalid
 from flaskllm.wire.fields import Choice, Flag, Moment, Number, Several, Text, Whole, iso, load
 from flaskllm.wire.shapes import (
     COST,
@@ -221,6 +222,13 @@ def read_model_changes(body: dict[str, Any]) -> ModelFields:
 
 def read_key(body: dict[str, Any]) -> KeyFields:
     return cast("KeyFields", load(KEY, body))
+
+
+def read_priced_model(given: Mapping[str, str]) -> str:
+    """``?model=``, whose prices are asked for. Raises `InvalidRequest` where it is missing."""
+    if not given.get("model"):
+        raise invalid("model", "is missing; it is the id of the model whose prices are asked for")
+    return given["model"]
 
 
 def read_check(body: dict[str, Any]) -> str | None:

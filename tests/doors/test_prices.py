@@ -23,6 +23,7 @@ from tests.doors.accounts_world import Person
 from tests.upstream import Upstream, faults
 
 MODEL = "/providers/openai/models/gpt-4o-mini"
+PRICES = "/providers/openai/prices?model=gpt-4o-mini"
 
 
 def of(dollars: float) -> list[dict[str, Any]]:
@@ -55,8 +56,8 @@ def ok(person: Person, method: str, path: str, body: Any = None, status: int = 2
     return answer.json
 
 
-def history(person: Person, path: str = MODEL) -> list[dict[str, Any]]:
-    return list(ok(person, "GET", f"{path}/prices")["data"])
+def history(person: Person, model: str = "gpt-4o-mini") -> list[dict[str, Any]]:
+    return list(ok(person, "GET", f"/providers/openai/prices?model={model}")["data"])
 
 
 def attempts(app: Flask) -> list[Any]:
@@ -136,11 +137,9 @@ def test_a_price_that_cannot_hold_is_refused_and_nothing_is_written(root: Person
 def test_the_history_of_a_model_outlives_it(root: Person) -> None:
     ok(root, "POST", "/providers/openai/models", {"model_id": "mine", "prices": of(3)}, status=201)
     ok(root, "DELETE", "/providers/openai/models/mine", status=204)
-    assert root.call("GET", "/providers/openai/models/mine/prices").status_code == 404
+    assert root.call("GET", "/providers/openai/prices?model=mine").status_code == 404
     ok(root, "POST", "/providers/openai/models", {"model_id": "mine"}, status=201)
-    assert [row["prices"] for row in history(root, "/providers/openai/models/mine")] == [None, of(3)]
-    error = ok(root, "POST", "/providers/openai/models", {"model_id": "mine/prices"}, status=400)["error"]
-    assert error["details"][0]["field"] == "model_id"
+    assert [row["prices"] for row in history(root, "mine")] == [None, of(3)]
 
 
 def test_models_sent_with_their_provider_keep_their_history_too(root: Person) -> None:
@@ -150,7 +149,7 @@ def test_models_sent_with_their_provider_keep_their_history_too(root: Person) ->
     later = [{**models[0], "prices": of(6), "valid_from": ahead(days=1)}, models[1]]
     ok(root, "PUT", "/providers/openai", {"models": later})
     assert [row["prices"] for row in history(root)] == [of(6), of(4), None]
-    assert len(history(root, "/providers/openai/models/other")) == 1
+    assert len(history(root, "other")) == 1
 
 
 def test_a_new_price_book_opens_a_row_for_each_model_that_it_prices(root: Person) -> None:
@@ -167,15 +166,16 @@ def test_a_new_price_book_opens_a_row_for_each_model_that_it_prices(root: Person
 def test_a_history_is_read_in_pages(root: Person) -> None:
     for dollars in (1, 2, 3):
         ok(root, "PUT", MODEL, {"prices": of(dollars)})
-    whole = ok(root, "GET", f"{MODEL}/prices")
+    whole = ok(root, "GET", PRICES)
     form = root.http.application.view_functions["providers.list_prices"].api_doc.answer  # type: ignore[attr-defined]
     jsonschema.validate(whole, form)
-    first = ok(root, "GET", f"{MODEL}/prices?limit=3")
-    second = ok(root, "GET", f"{MODEL}/prices?limit=3&after={first['next']}")
+    first = ok(root, "GET", f"{PRICES}&limit=3")
+    second = ok(root, "GET", f"{PRICES}&limit=3&after={first['next']}")
     assert (first["data"] + second["data"], second["next"], whole["next"]) == (whole["data"], None, None)
-    assert ok(root, "GET", f"{MODEL}/prices?after=nothing")["data"] == []
-    assert root.call("GET", "/providers/openai/models/none/prices").status_code == 404
-    assert root.call("GET", f"{MODEL}/prices?page=2").status_code == 400
+    assert ok(root, "GET", f"{PRICES}&after=nothing")["data"] == []
+    assert root.call("GET", "/providers/openai/prices?model=none").status_code == 404
+    for wrong, field in ((f"{PRICES}&page=2", "page"), ("/providers/openai/prices", "model")):
+        assert ok(root, "GET", wrong, status=400)["error"]["details"][0]["field"] == field
 
 
 # -- the rows ---------------------------------------------------------------------------------------------------------
