@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -135,20 +135,14 @@ class ChatOrchestrator:
 
     def _complete(self, work: Work[ChatResult], request: ChatRequest, call: CallContext) -> Answer:
         """From the cache, where the caller wants that and it has an equal question's answer."""
-        books, attempts = self._admit(work, call)
-        key = self._cache.key(request, attempts.first, call)
-        if key is None:
-            return Answer(**vars(self._ask_each(work, books, attempts)))
-        candidate = attempts.first
-        with self._cache.flight(key, call.remaining()):
-            cached = self._cache.get(key)
-            if cached is not None:
+        books, attempts, plan = self._admit(work, call)
+        with closing(self._cache.inquire(request, plan, call, patience_s=call.remaining())) as inquiry:
+            if (cached := inquiry.cached) is not None:
+                result, candidate = cached.result, plan.place(cached.by) or attempts.first
                 books.close_from_cache(candidate, cached.cost)
-                result = cached.result
                 return Answer(result, candidate, Usage(), 0, 0, tuple(result.dropped), books.rates, cache="hit")
-            answer = Answer(**vars(self._ask_each(work, books, attempts)) | {"cache": "miss"})
-            if answer.candidate == candidate:
-                self._cache.put(key, answer)
+            answer = Answer(**vars(self._ask_each(work, books, attempts)) | {"cache": inquiry.said})
+            inquiry.answered(answer.result, answer.cost, answer.candidate)
         return answer
 
     def embed(self, request: EmbedRequest, call: CallContext) -> Told[EmbedResult]:
@@ -181,7 +175,8 @@ class ChatOrchestrator:
     def _run(self, work: Work[Result], call: CallContext) -> Told[Result]:
         """Ask one candidate after the other, and account for each."""
         with self._place():
-            return self._ask_each(work, *self._admit(work, call))
+            books, attempts, _ = self._admit(work, call)
+            return self._ask_each(work, books, attempts)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -260,15 +255,17 @@ class ChatOrchestrator:
         request = replace(_as_the_token_says(request, call), stream=True)
         release = self._take_slot()
         try:
-            books, attempts = self._admit(self._chat(request, call), call)
+            books, attempts, plan = self._admit(self._chat(request, call), call)
+            patience_s = min(self._times.ping_after, call.remaining())  # headers must go out then
+            inquiry = self._cache.inquire(request, plan, call, patience_s=patience_s)
         except BaseException:
             release()
             raise
-        key = self._cache.key(request, attempts.first, call)
-        if key is not None and (cached := self._cache.get(key)) is not None:
+        if (cached := inquiry.cached) is not None:
             release()
-            books.close_from_cache(attempts.first, cached.cost)
-            return self._cache.replay(request, call, cached, candidate=attempts.first, rates=books.rates)
+            candidate = plan.place(cached.by) or attempts.first
+            books.close_from_cache(candidate, cached.cost)
+            return self._cache.replay(request, call, cached, candidate=candidate, rates=books.rates)
         stream = ChatStream(
             request,
             call,
@@ -279,7 +276,7 @@ class ChatOrchestrator:
             shutdown=self._shutdown,
             drains=self._drains,
             on_over=release,
-            cache="none" if key is None else "miss",
+            recording=inquiry.recording(),
         )
         stream.start()
         return stream
@@ -338,7 +335,7 @@ class ChatOrchestrator:
 
         return release
 
-    def _admit(self, work: Work[Any], call: CallContext) -> tuple[CallBooks, Attempts]:
+    def _admit(self, work: Work[Any], call: CallContext) -> tuple[CallBooks, Attempts, Plan]:
         """Who may answer, how long the prompt is, and whether there is room."""
         if self._shutdown.draining:
             raise Unavailable("The gateway is restarting.", retry_after=1)
@@ -363,7 +360,7 @@ class ChatOrchestrator:
             books.tell_refusal(error)
             raise
         attempts = Attempts(candidates, call, self._watch, instead=plan.instead, passed_over=too_small, pace=self._pace)
-        return books, attempts
+        return books, attempts, plan
 
     def _prepare(self, request: ChatRequest, candidate: Candidate, call: CallContext, deadline: float) -> ChatRequest:
         """What this candidate needs: images inlined where it cannot fetch, the bound that was reserved where a budget
@@ -400,7 +397,7 @@ def _priced(plan: Plan, work: Work[Any]) -> Plan:
     if not (found := of(plan.candidates)):
         name = plan.candidates[0].name
         raise UnpricedModel(f"The model {name} has no price, and this gateway refuses unpriced models.")
-    return Plan(found, {kind: of(chain) for kind, chain in plan.instead.items()})
+    return plan._replace(candidates=found, instead={kind: of(chain) for kind, chain in plan.instead.items()})
 
 
 def _that_hold(plan: Plan, prompt_tokens: int) -> tuple[list[Candidate], list[Candidate]]:

@@ -36,7 +36,7 @@ from flaskllm.services import crash
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.books import CallBooks
 from flaskllm.services.ledger import Attempt
-from flaskllm.services.response_cache import ReplayedStream
+from flaskllm.services.response_cache import Recording, ReplayedStream
 from flaskllm.services.shutdown import Shutdown
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,10 @@ class ChatStream:
         shutdown: Shutdown,
         drains: Drains,
         on_over: Callable[[], None],
-        cache: str = "none",
+        recording: Recording | None = None,
     ) -> None:
-        self.request, self.call, self.cache = request, call, cache
+        self.request, self.call, self._recording = request, call, recording
+        self.cache = "none" if recording is None else "miss"
         self.usage: Usage | None = None
         self.cost: int | None = None
         self.finish_reason: str | None = None
@@ -295,6 +296,8 @@ class ChatStream:
             chunk = replace(chunk, body={**body, "usage": None}, raw=None)
         self._chars += chunk_chars(body)
         self._held.append(chunk)
+        if self._recording is not None:
+            self._recording.note(chunk)
         if chunk.has_content and not self._has_content:
             self._has_content = True
             self._attempts.began_to_answer(streamed=True)
@@ -323,6 +326,8 @@ class ChatStream:
         if self._attempt is not None:
             self._books.pass_on(self._attempt, failure, self._seen())
         self._source, self._attempt = None, None
+        if self._recording is not None:
+            self._recording.again()
         self._held.clear()
         self._chars, self.usage, self.head = 0, None, {}
         self._ended_choices.clear()
@@ -362,6 +367,16 @@ class ChatStream:
             )
         finally:
             self._on_over()
+            self._stop_recording()
+
+    def _stop_recording(self) -> None:
+        """What came to its own end is an answer, also where nobody was left to hear it."""
+        if self._recording is None:
+            return
+        if self._at_end and self.error is None and self.candidate is not None:
+            self._recording.ended(self.usage, self.dropped, self.cost, self.candidate)
+        else:
+            self._recording.broke_off()
 
     def _usage_at_end(self, error: DomainError | None) -> Usage | None:
         """The provider's word, or an estimate of what was delivered; None leaves it to the books."""

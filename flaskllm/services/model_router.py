@@ -34,6 +34,9 @@ NEEDS = {
 """What a request may need of a model, to the field that is named where the model cannot do it."""
 IMAGE_PARTS = frozenset({"image_url", "input_image"})
 
+MAIN = Endpoint("main", "")
+"""Where a provider that lists no address is asked."""
+
 Place = tuple[Provider, Model]
 Cost = Callable[[Candidate], int | None]
 """What a call will cost about with a candidate, in 10⁻⁹ dollar; None: nobody knows."""
@@ -59,10 +62,30 @@ class Visible(NamedTuple):
 
 class Plan(NamedTuple):
     """Who is asked, in order; and ``instead``, who is asked where the request is refused, by why (`route.FALLBACKS`):
-    empty but for a route that asks for it."""
+    empty but for a route that asks for it.
+
+    ``named``: whose answers are those to the name, in no order that changes with the hour: all targets of a ``route``
+    that the caller may use, else the model that goes first while all are well.
+    """
 
     candidates: list[Candidate]
     instead: Mapping[str, list[Candidate]]
+    named: tuple[Place, ...]
+    route: Route | None = None
+
+    def names(self, candidate: Candidate) -> bool:
+        """Whether it is one that the name stands for, and not one who stood in."""
+        return (candidate.provider.id, candidate.model.id) in {
+            (provider.id, model.id) for provider, model in self.named
+        }
+
+    def place(self, name: str) -> Candidate | None:
+        """The way to ``provider/model``, where it is one that the name stands for; no key comes with it."""
+        for provider, model in self.named:
+            found = Candidate(provider, model, (provider.endpoints or (MAIN,))[0])
+            if found.name == name:
+                return found
+        return None
 
 
 def _usual_cost(candidate: Candidate) -> int | None:
@@ -103,11 +126,14 @@ class ModelRouter:
         choice = self._choice(request, principal, ability)
         route = choice.route()
         if route is None:
-            return Plan(self._spread(choice.places()), {})
+            places = choice.places()
+            return Plan(self._spread(places), {}, tuple(places[:1]))
         asking = Asking(needs_a_stream(request), cost)
-        found = self._order.of(route, self._seats(choice.targets(route)), asking)
+        targets = choice.targets(route)
+        found = self._order.of(route, self._seats(targets), asking)
         chains = {kind: choice.chain(route, names) for kind, names in route.fallbacks.items()}
-        return Plan(found, {kind: self._spread(places, taking_turns=False) for kind, places in chains.items()})
+        instead = {kind: self._spread(chain, taking_turns=False) for kind, chain in chains.items()}
+        return Plan(found, instead, tuple(place for place, _ in targets), route)
 
     def models(self, request: Asked, principal: Principal, *, ability: str = "chat") -> list[Model]:
         """The models of `candidates`, without taking anybody's turn: for who only wants to know. Raises the same."""
@@ -168,7 +194,7 @@ class ModelRouter:
 
     def _in_turn(self, provider: Provider, *, taking: bool) -> list[tuple[Endpoint, Key | None]]:
         """Every endpoint with each of its keys, begun one further each time; another endpoint before another key."""
-        pairs = _pairs(provider.endpoints or (Endpoint("main", ""),))
+        pairs = _pairs(provider.endpoints or (MAIN,))
         turn = next(self._turns.setdefault(provider.id, itertools.count())) % len(pairs) if taking else 0
         first, *rest = pairs[turn:] + pairs[:turn]
         return [first, *sorted(rest, key=lambda pair: pair[0].id == first[0].id)]

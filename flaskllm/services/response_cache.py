@@ -6,18 +6,19 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flaskllm.domain.answer import Answer, RateStatus, Tried
+from flaskllm.domain.answer import RateStatus, Tried
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk
+from flaskllm.domain.streamed import Streamed
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import DomainError, Unavailable
 from flaskllm.repositories.answers import AnswerStore
+from flaskllm.services.model_router import Plan
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,11 @@ LARGEST = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """An answer from the cache, and what it cost when it was asked for."""
+    """An answer from the cache, what it cost when it was asked for, and who gave it, as ``provider/model``."""
 
     result: ChatResult
     cost: int | None
+    by: str
 
 
 class ResponseCache:
@@ -44,15 +46,38 @@ class ResponseCache:
         self._flights: dict[str, _Flight] = {}
         self._lock = threading.Lock()
 
-    def key(self, request: ChatRequest, candidate: Candidate, call: CallContext) -> str | None:
-        """A hash of the question and of who asks whom; None where the caller did not opt in, or there is no cache."""
+    def inquire(self, request: ChatRequest, plan: Plan, call: CallContext, *, patience_s: float) -> Inquiry:
+        """Look for an equal question's answer. Where somebody in this process asks it just now, wait for theirs.
+
+        Waits at most ``patience_s`` seconds; who finds nothing then, or whose leader failed, asks by themselves, all
+        at once. Raises nothing: a cache that is away is an empty one.
+        """
+        key = self._key(request, plan, call)
+        if key is None:
+            return Inquiry(self, None, plan)
+        flight, leads = self._board(key)
+        if not leads:
+            flight.over.wait(patience_s)
+            return Inquiry(self, key, plan, cached=flight.answer)
+        inquiry = Inquiry(self, key, plan, flight=flight)
+        if (cached := self._get(key)) is not None:
+            inquiry.cached = cached
+            self.land(key, flight, cached)
+        return inquiry
+
+    def _key(self, request: ChatRequest, plan: Plan, call: CallContext) -> str | None:
+        """A hash of the question and of who asks whom; None where the caller did not opt in, or there is no cache.
+
+        Whom: the name as it was asked, and what it stands for now, which no chance, price or breaker changes.
+        """
         if not call.uses_cache or not self._kept_s:
             return None
         native = request.native
         asked = {
             "whose": None if self._shared else call.principal.subject,
             "asked": [request.model, request.provider],
-            "of": [candidate.provider.id, candidate.model.name, candidate.model.backend_model],
+            "of": [[provider.id, model.name, model.backend_model] for provider, model in plan.named],
+            "route": plan.route and asdict(plan.route),
             "messages": request.messages,
             "params": request.params,
             "extras": request.extras,
@@ -62,37 +87,35 @@ class ResponseCache:
         text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(b"flaskllm cached answer\x00" + text.encode()).hexdigest()
 
-    @contextmanager
-    def flight(self, key: str, patience_s: float) -> Iterator[None]:
-        """One at a time in this process, so that who comes second finds the answer. Patience over: on without it."""
+    def _board(self, key: str) -> tuple[_Flight, bool]:
+        """The flight of that question, and whether it is the caller's own to lead."""
         with self._lock:
-            flight = self._flights.setdefault(key, _Flight())
-            flight.aboard += 1
-        holds = flight.lock.acquire(timeout=patience_s)
-        try:
-            yield
-        finally:
-            if holds:
-                flight.lock.release()
-            with self._lock:
-                flight.aboard -= 1
-                if not flight.aboard:
-                    del self._flights[key]
+            flight = self._flights.get(key)
+            if flight is not None:
+                return flight, False
+            flight = self._flights[key] = _Flight()
+            return flight, True
 
-    def get(self, key: str) -> Cached | None:
-        """A cache that is away is an empty one."""
+    def land(self, key: str, flight: _Flight, answer: Cached | None) -> None:
+        """The leader's question is answered, or will not be: all who wait go on."""
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        flight.answer = answer
+        flight.over.set()
+
+    def _get(self, key: str) -> Cached | None:
         try:
             raw = self._store.get(key)
         except Unavailable:
             return None
         return None if raw is None else _read(raw)
 
-    def put(self, key: str, answer: Answer) -> None:
-        """Keep a complete answer; the answer of another model than was asked first is not one to this question."""
-        result = answer.result
-        endings = {choice.get("finish_reason") for choice in result.body.get("choices") or [{}]}
-        written = _write(Cached(result, answer.cost))
-        if not endings <= WHOLE or len(written) > LARGEST:
+    def put(self, key: str, cached: Cached) -> None:
+        """Keep a complete answer."""
+        endings = {choice.get("finish_reason") for choice in cached.result.body["choices"]}
+        written = _write(cached)
+        if not endings <= WHOLE or written is None or len(written) > LARGEST:
             return
         try:
             self._store.put(key, written, kept_s=self._kept_s)
@@ -118,36 +141,132 @@ def _unstreamed(body: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 class _Flight:
-    """A lock, and how many hold or want it."""
+    """A question that somebody asks just now; ``answer`` is there, or is not to be had, once it is ``over``."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.aboard = 0
+        self.over = threading.Event()
+        self.answer: Cached | None = None
 
 
-def _write(cached: Cached) -> bytes:
+class Inquiry:
+    """One caller's question to the cache. ``cached``: the answer, where there is one; else the caller asks, and tells
+    what came of it by `answered` or `close`, so that who waits for it goes on."""
+
+    def __init__(
+        self,
+        cache: ResponseCache,
+        key: str | None,
+        plan: Plan,
+        *,
+        flight: _Flight | None = None,
+        cached: Cached | None = None,
+    ) -> None:
+        self._cache, self._key, self._plan, self._flight = cache, key, plan, flight
+        self.cached = cached
+
+    @property
+    def said(self) -> str:
+        """What the answer's header says of a question that was asked."""
+        return "none" if self._key is None else "miss"
+
+    def recording(self) -> Recording | None:
+        """For a question whose answer comes frame by frame."""
+        return None if self._key is None else Recording(self)
+
+    def answered(self, result: ChatResult, cost: int | None, by: Candidate) -> None:
+        """Keep it where it is complete, and give it to who waits also where it is not.
+
+        Not where somebody stood in for whom the name stands for: that is no answer to this question, and who waits
+        may not be allowed to ask them.
+        """
+        if self._key is not None and self._plan.names(by) and is_readable(result.body):
+            cached = Cached(result, cost, by.name)
+            try:
+                self._cache.put(self._key, cached)
+            finally:
+                self._land(cached)
+        self.close()
+
+    def close(self) -> None:
+        """There is no answer to give. A second time it does nothing."""
+        self._land(None)
+
+    def _land(self, cached: Cached | None) -> None:
+        flight, self._flight = self._flight, None
+        if flight is not None and self._key is not None:
+            self._cache.land(self._key, flight, cached)
+
+
+class Recording:
+    """A streamed answer on its way into the cache. Nobody waits any longer for one that cannot be put together."""
+
+    def __init__(self, inquiry: Inquiry) -> None:
+        self._inquiry = inquiry
+        self._streamed: Streamed | None = Streamed(most=LARGEST)
+
+    def note(self, chunk: Chunk) -> None:
+        """One frame of it."""
+        if self._streamed is not None and not self._streamed.note(chunk):
+            self.broke_off()
+
+    def again(self) -> None:
+        """Somebody else is asked: what has come so far is not the answer."""
+        if self._streamed is not None:
+            self._streamed = Streamed(most=LARGEST)
+
+    def ended(self, usage: Usage | None, dropped: Sequence[str], cost: int | None, by: Candidate) -> None:
+        """It came to its own end."""
+        result = None if self._streamed is None else self._streamed.result(usage, dropped)
+        if result is not None:
+            self._inquiry.answered(result, cost, by)
+        self._inquiry.close()
+
+    def broke_off(self) -> None:
+        """It came to another."""
+        self._streamed = None
+        self._inquiry.close()
+
+
+def _write(cached: Cached) -> bytes | None:
+    """None for one whose bytes are not in UTF-8."""
     result = cached.result
     held = {
+        "by": cached.by,
         "cost": cached.cost,
         "body": result.body,
         "usage": asdict(result.usage) if result.usage else None,
         "dropped": list(result.dropped),
-        "raw": result.raw.decode() if result.raw is not None else None,
-        "own": result.own.decode() if result.own is not None else None,
     }
+    try:
+        held["raw"] = result.raw.decode() if result.raw is not None else None
+        held["own"] = result.own.decode() if result.own is not None else None
+    except UnicodeDecodeError:
+        return None
     return json.dumps(held, separators=(",", ":")).encode()
 
 
-def _read(raw: bytes) -> Cached:
-    held = json.loads(raw)
-    result = ChatResult(
-        body=held["body"],
-        usage=Usage(**held["usage"]) if held["usage"] else None,
-        raw=held["raw"].encode() if held["raw"] is not None else None,
-        dropped=tuple(held["dropped"]),
-        own=held["own"].encode() if held["own"] is not None else None,
-    )
-    return Cached(result, held["cost"])
+def _read(raw: bytes) -> Cached | None:
+    """None for a row that another version wrote, or that is damaged."""
+    try:
+        held = json.loads(raw)
+        result = ChatResult(
+            body=held["body"],
+            usage=Usage(**held["usage"]) if held["usage"] else None,
+            raw=held["raw"].encode() if held["raw"] is not None else None,
+            dropped=tuple(held["dropped"]),
+            own=held["own"].encode() if held["own"] is not None else None,
+        )
+        return Cached(result, held["cost"], held["by"]) if is_readable(result.body) else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def is_readable(body: Any) -> bool:
+    """Whether it is an answer: choices, each with its message."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return False
+    return all(isinstance(one, dict) and isinstance(one.get("message"), dict) for one in choices)
 
 
 class ReplayedStream:

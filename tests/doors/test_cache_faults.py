@@ -84,6 +84,45 @@ def test_a_name_for_several_models_is_one_question(make_app: MakeApp, upstream: 
     assert [said(ask(app, caller, model="r")) for _ in range(12)].count("miss") == 1
 
 
+def test_a_route_that_was_changed_is_another_question(make_app: MakeApp, upstream: Upstream) -> None:
+    app = make_app(**provider_environment(upstream, "openai"))
+    admin = Caller(app.test_client(), access_token(app, "boss", admin=True))
+    admin.post("/routes", {"name": "r", "targets": [{"model": "openai/gpt-4o"}]}, status=201)
+    caller = Caller.on(app)
+    ask(app, caller, model="r")
+    changed = admin.http.put("/routes/r", json={"targets": [{"model": "openai/gpt-4o-mini"}]}, headers=admin.headers)
+    assert changed.status_code == 200
+    assert [said(ask(app, caller, model="r")) for _ in range(2)] == ["miss", "hit"]
+
+
+def test_who_stood_in_is_not_kept(make_app: MakeApp, upstream: Upstream) -> None:
+    app = make_app(**provider_environment(upstream, "openai", "anthropic"))
+    caller = Caller.on(app)
+    upstream.script(faults.status(500), vendor="openai")
+    answers = [ask(app, caller, model="auto") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [said(answer) for answer in answers] == ["miss", "miss"]
+
+
+def test_what_was_streamed_comes_back_word_for_word(openai: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(openai)
+    streamed = frames(ask(openai, caller, stream=True).get_data())[:-1]
+    words = "".join(one["choices"][0]["delta"].get("content") or "" for one in streamed)
+    whole = ask(openai, caller)
+    assert said(whole) == "hit"
+    assert whole.json["choices"][0]["message"] == {"role": "assistant", "content": words}
+    assert (whole.json["id"], whole.json["object"]) == (streamed[0]["id"], "chat.completion")
+    assert whole.json["usage"]["total_tokens"] > 0
+
+
+def test_a_stream_that_breaks_off_is_not_kept_and_holds_nobody_up(openai: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(openai)
+    upstream.script(faults.status(400), vendor="openai")
+    assert ask(openai, caller, stream=True).status_code == 400
+    upstream.reset()
+    assert said(ask(openai, caller)) == "miss"
+
+
 def test_a_hit_needs_no_provider(openai: Flask, upstream: Upstream) -> None:
     caller = Caller.on(openai)
     ask(openai, caller)
