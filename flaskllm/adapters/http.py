@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPException
 from http.client import HTTPResponse as PlainResponse
 from types import MappingProxyType
@@ -322,6 +322,20 @@ class _Secure(_ByDeadline, HTTPSConnection):
     """What its proxy wants to see goes with the request for a tunnel alone."""
 
 
+@cache
+def system_trust() -> ssl.SSLContext:
+    """The system's authorities: some 40 ms to read, so that is done once a process. Nobody may change it."""
+    return ssl.create_default_context()
+
+
+def _other_trust(verify: bool, ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Transport:
     """The kept connections of one provider; shared by threads.
 
@@ -346,10 +360,7 @@ class Transport:
         self._admits = admits
         self._connect_s = connect_s or CONNECT_SECONDS
         self._first_byte_s = first_byte_s
-        self._context = ssl.create_default_context(cafile=ca_file)
-        if not verify:
-            self._context.check_hostname = False
-            self._context.verify_mode = ssl.CERT_NONE
+        self._context = system_trust() if verify and ca_file is None else _other_trust(verify, ca_file)
         self._size = size
         self._proxy_for = proxy_for
         self._idle: dict[tuple[str, str, int], deque[tuple[Any, float]]] = {}

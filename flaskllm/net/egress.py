@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urljoin
@@ -177,6 +178,12 @@ def dial(ip: Address, port: int, seconds: float) -> socket.socket:
     return sock
 
 
+@cache
+def system_trust() -> ssl.SSLContext:
+    """The system's authorities: some 40 ms to read, so that is done once a process. Nobody may change it."""
+    return ssl.create_default_context()
+
+
 class PublicSession:
     """What may leave, and where to. Has no state that changes, so threads may share it.
 
@@ -202,8 +209,9 @@ class PublicSession:
         self._resolve = resolve or system_resolver
         self._threads = threads
         self._connect = connect
-        self._context = ssl.create_default_context()
+        self._context = system_trust()
         if ca_file:
+            self._context = ssl.create_default_context()
             self._context.load_verify_locations(ca_file)
 
     def request(
