@@ -156,6 +156,7 @@ def test_after_its_last_frame_a_stream_leaves_its_connection_if_the_end_follows(
     assert there.connections == 1
 
 
+@pytest.mark.alone
 def test_after_its_last_frame_the_end_is_not_waited_for_long(server: Any, transport: Transport) -> None:
     there = server(says(STREAM + ONE_CHUNK))
     response = send(transport, there.url)
@@ -177,6 +178,7 @@ def drips(head: bytes, *, times: int = 100) -> Serve:
     return serve
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", OK.replace(b": 2", b": 200")], ids=["head", "body"])
 def test_a_drip_does_not_stretch_the_deadline(server: Any, transport: Transport, head: bytes) -> None:
     there = server(drips(head))
@@ -197,6 +199,7 @@ def test_half_a_chunk_is_waited_for_until_the_deadline_alone(server: Any, transp
     response.close()
 
 
+@pytest.mark.alone
 def test_whether_something_is_there_is_known_without_waiting(server: Any, transport: Transport) -> None:
     def serve(sock: socket.socket, _: int) -> None:
         time.sleep(0.2)

@@ -27,6 +27,9 @@ PLACES: dict[str, Callable[[Upstream], str]] = {
 """Where nobody answers; each is an address and not a behaviour."""
 DOWN = "500 on every provider"
 UNKNOWN_CA = "TLS certificate unknown"
+GOES_ON = "upstream keeps sending after we closed"
+LONGEST = "4"
+"""Seconds after which we close in that case; the simulator would go on for two minutes."""
 SECONDS = 2.0
 """`REQUEST_TIMEOUT` of these gateways, and half of it what a silent stream is waited for."""
 
@@ -79,11 +82,17 @@ def test_case(case: Case, make_world: Callable[..., World], upstream: Upstream) 
         with Upstream(tls=True) as other:
             verify(play(make_world(OPENAI_BASE_URL=other.openai_base), case), later=frozenset())
         return
+    elif words == GOES_ON:
+        world = make_world(STREAM_MAX_SECONDS=LONGEST)
     else:
         world = make_world()
     if words == DOWN:
         until_left_alone(world)
-    verify(play(world, case), later=frozenset())
+    played = play(world, case)
+    verify(played, later=frozenset())
+    if words == GOES_ON:
+        assert played.seconds >= float(LONGEST)
+        assert upstream.wait_idle(5), "the provider still writes to a connection that we left"
 
 
 def test_each_case_stands_once_and_every_assertion_is_known() -> None:

@@ -57,6 +57,7 @@ def test_corpus_registration(app: Flask, client: FlaskClient, case: dict[str, An
         assert rows(app, "users") == before
 
 
+@pytest.mark.alone
 @corpus("AUTH-REGISTER-020")
 def test_a_huge_password_is_refused_before_it_is_read(client: FlaskClient, case: str):
     started = time.perf_counter()

@@ -30,6 +30,7 @@ def outcome(caller: Caller, **more: object) -> tuple[int, float]:
     return response.status_code, time.monotonic() - began
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stream", [False, True])
 def test_all_providers_down(pair: Flask, upstream: Upstream, stream: bool) -> None:
     for vendor in ("openai", "llama"):
@@ -126,6 +127,7 @@ def told_of(app: Flask) -> tuple[str, str, str]:
     return ready.json["status"], ready.json["checks"]["providers"], line.rpartition(" ")[2]
 
 
+@pytest.mark.alone
 def test_a_short_wait_is_waited_for_where_nobody_else_can_answer(make_app: MakeApp, upstream: Upstream) -> None:
     caller = Caller.on(make_app(**provider_environment(upstream, "openai")))
     for wait in (1, "1500ms"):
@@ -135,6 +137,7 @@ def test_a_short_wait_is_waited_for_where_nobody_else_can_answer(make_app: MakeA
         assert 1 <= time.monotonic() - began < 3
 
 
+@pytest.mark.alone
 def test_calls_beyond_the_places_of_a_process_are_refused_at_once(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(WEB_THREADS="9", **provider_environment(upstream, "openai"))
     upstream.script(faults.text("one two three") + faults.gap(2, 3), vendor="openai")

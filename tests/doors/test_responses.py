@@ -196,6 +196,7 @@ def test_what_was_deleted_stands_in_no_file(app: Flask, caller: Caller) -> None:
     assert caller.get(f"{PATH}/{kept['id']}").json["id"] == kept["id"]
 
 
+@pytest.mark.alone
 def test_a_log_that_somebody_reads_is_tidied_later(app: Flask, caller: Caller) -> None:
     """Without waiting: writers would wait too."""
     ask(caller, "hello")

@@ -18,7 +18,7 @@ from tests.conftest import provider_environment
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream, faults
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 STREAMS = 100
 WORDS = " ".join(f"word{number}" for number in range(30))
 ASKED = [{"role": "user", "content": "slowly"}]

@@ -208,6 +208,7 @@ def test_where_no_thread_runs_the_look_up_is_done_on_the_spot() -> None:
             look_up(failing, "a.test", 80, 1, threads=False)
 
 
+@pytest.mark.alone
 def test_a_late_name_server_is_left_behind() -> None:
     gate = threading.Event()
     began = time.monotonic()

@@ -167,6 +167,7 @@ def test_a_name_that_does_not_resolve_is_their_failure(resolve: Any) -> None:
         PublicSession(resolve=resolve).request("GET", "http://nxdomain.test/")
 
 
+@pytest.mark.alone
 def test_a_slow_name_server_is_held_to_the_deadline() -> None:
     gate = threading.Event()
     began = time.monotonic()
@@ -176,6 +177,7 @@ def test_a_slow_name_server_is_held_to_the_deadline() -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.alone
 def test_a_look_up_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "RESOLVE_SECONDS", 0.2)
     gate = threading.Event()
@@ -607,6 +609,7 @@ def _drip(first: bytes) -> Callable[[socket.socket], None]:
     return drip
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "first",
     [
@@ -625,6 +628,7 @@ def test_a_drip_does_not_stretch_the_deadline(serve: Callable[..., Place], first
     assert time.monotonic() - began < 0.8
 
 
+@pytest.mark.alone
 def test_a_target_that_never_reads_meets_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
@@ -741,6 +745,7 @@ def test_a_handshake_that_stalls_meets_the_deadline(serve: Callable[..., Place],
             ours.request("GET", f"https://127.0.0.1:{port}/", timeout_s=0.3)
 
 
+@pytest.mark.alone
 def test_a_drip_under_tls_does_not_stretch_the_deadline(serve: Callable[..., Place], authority: Authority) -> None:
     place = serve(_drip(H + b"Content-Length: 1000\r\n\r\n"), context=authority.context())
     began = time.monotonic()

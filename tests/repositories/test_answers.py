@@ -100,6 +100,7 @@ def test_a_dead_lease_is_taken_over_for_the_same_question_only(store: AnswerStor
     assert claim(store) == Found("q", ANSWER)
 
 
+@pytest.mark.alone
 def test_a_lease_that_is_renewed_is_not_over(store: AnswerStore) -> None:
     held = taken(store, lease_s=0.05)
     store.renew([held], lease_s=60)

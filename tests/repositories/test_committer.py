@@ -127,6 +127,7 @@ def test_its_own_refusal_reaches_its_caller_as_it_is(engine: Engine) -> None:
     committer.stop()
 
 
+@pytest.mark.alone
 def test_a_writer_that_meets_its_end_wakes_its_callers_and_has_a_successor(
     made: GroupCommitter, engine: Engine
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_commit_whose_outcome_is_unknown_is_looked_for_and_not_done_twice(
     assert ids(engine) == [1, 2]
 
 
+@pytest.mark.alone
 def test_a_locked_database_is_told_once_for_all_who_wait(sqlite_engine: Engine) -> None:
     committer = GroupCommitter(sqlite_engine, write)
     committer.run(Line(0))
@@ -179,6 +181,7 @@ def test_a_locked_database_is_told_once_for_all_who_wait(sqlite_engine: Engine) 
     committer.stop()
 
 
+@pytest.mark.alone
 def test_what_its_caller_has_given_up_is_not_written_later(
     sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,7 @@ def test_what_its_caller_has_given_up_is_not_written_later(
     committer.stop()
 
 
+@pytest.mark.alone
 def test_behind_a_database_that_hangs_nobody_queues_up(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer_module, "WAIT_SECONDS", 0.3)
     committer = GroupCommitter(sqlite_engine, write)

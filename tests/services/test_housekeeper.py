@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from flaskllm.services.housekeeper import Chore, Housekeeper
 
 
@@ -44,6 +46,7 @@ def test_one_thread_a_process_is_started_by_whoever_comes_first() -> None:
     assert "housekeeper" not in [one.name for one in threading.enumerate()]
 
 
+@pytest.mark.alone
 def test_without_threads_nobody_waits_for_another_requests_chores() -> None:
     began, go_on = threading.Event(), threading.Event()
     keeper = Housekeeper([Chore("slow", 0, lambda: (began.set(), go_on.wait(5)))], threads=False)

@@ -172,6 +172,7 @@ def test_with_the_database_away_nothing_is_reserved_and_nothing_stays_behind(
     assert rows(BUDGETS) == [(0, 210)]
 
 
+@pytest.mark.alone
 def test_a_settlement_that_finds_the_database_away_is_done_when_it_is_back(
     ledger: Ledger, away: sqlite3.Connection
 ) -> None:

@@ -147,12 +147,14 @@ def test_a_guard_says_how_long_to_wait(counters: Counters) -> None:
     assert 1 <= limits.hit("login:u", 2, 60) <= 60
 
 
+@pytest.mark.alone
 def test_a_window_ends_and_begins_again(counters: Counters) -> None:
     assert counters.add("short", 5, 1)[0] == 5
     time.sleep(1.1)
     assert counters.add("short", 1, 1)[0] == 1
 
 
+@pytest.mark.alone
 def test_with_redis_away_it_is_counted_in_sql_until_it_is_back(valkey: Valkey, in_sql: SqlCounters) -> None:
     client = valkey.client()
     counters = RedisCounters(client, in_sql, rest_s=0.2)
@@ -167,6 +169,7 @@ def test_with_redis_away_it_is_counted_in_sql_until_it_is_back(valkey: Valkey, i
     client.close()
 
 
+@pytest.mark.alone
 def test_a_redis_that_hangs_costs_one_call_a_quarter_of_a_second(valkey: Valkey, in_sql: SqlCounters) -> None:
     client = valkey.client()
     counters = RedisCounters(client, in_sql, rest_s=5)

@@ -52,6 +52,7 @@ def test_all_who_come_at_once_poll_the_same_descriptor(shutdown: Shutdown) -> No
     assert len(set(found)) == 1
 
 
+@pytest.mark.alone
 def test_new_work_is_refused_at_once_and_streams_are_cut_when_the_time_is_nearly_over(shutdown: Shutdown) -> None:
     began = time.monotonic()
     shutdown.begin()
@@ -103,6 +104,7 @@ def test_sigterm_begins_it_closes_the_listeners_and_goes_on_to_gunicorns_own(shu
         listener.close()
 
 
+@pytest.mark.alone
 def test_drains_are_waited_for_but_not_for_ever() -> None:
     drains, done = Drains(threads=True, seconds=1), []
     drains.run(lambda _: (time.sleep(0.2), done.append(1)))
