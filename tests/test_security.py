@@ -91,7 +91,7 @@ def test_no_more_than_two_hashes_run_at_once(passwords: Passwords, monkeypatch: 
 # -- keys at rest -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [KEY, Fernet.generate_key().decode(), "short"])
+@pytest.mark.parametrize("key", [KEY, Fernet.generate_key().decode(), "short"], ids=["any", "Fernet", "short"])
 def test_what_is_encrypted_comes_back(key: str):
     vault = Vault([key])
     assert vault.decrypt(vault.encrypt("sk-ä", context="openai.key"), context="openai.key") == "sk-ä"
