@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from flaskllm.extensions import db
+from tests.clock import quickest
 from tests.conftest import MakeApp
 from tests.doors.accounts_world import Person, cases, check, corpus, expanded, forge
 from tests.people import NEW_PASSWORD, PASSWORD
@@ -60,9 +61,9 @@ def test_corpus_registration(app: Flask, client: FlaskClient, case: dict[str, An
 @pytest.mark.alone
 @corpus("AUTH-REGISTER-020")
 def test_a_huge_password_is_refused_before_it_is_read(client: FlaskClient, case: str):
-    started = time.perf_counter()
-    assert register(client, password="A1a" * 400_000).status_code == 413
-    assert time.perf_counter() - started < 0.2
+    refused = []
+    assert quickest(lambda: refused.append(register(client, password="A1a" * 400_000).status_code)) < 0.2
+    assert set(refused) == {413}
 
 
 @corpus("AUTH-REGISTER-022")
@@ -118,6 +119,7 @@ def test_unknown_wrong_and_disabled_get_the_same_bytes(app: Flask, alice: Person
     assert told.pop()[0] == 401
 
 
+@pytest.mark.alone
 @corpus("AUTH-LOGIN-003")
 def test_unknown_and_wrong_take_the_same_time(alice: Person, case: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(alice.services.accounts._guesses, "_throttle", lambda key, limit, seconds: 0.0)
@@ -179,11 +181,11 @@ def test_the_owner_still_gets_in_from_a_quiet_address(alice: Person, case: str):
 @pytest.mark.parametrize("case", cases("auth.jwt", "bearer"))
 def test_corpus_access_token(app: Flask, alice: Person, case: dict[str, Any]):
     forged = forge(app, alice, case)
-    started = time.perf_counter()
     header = f"Bearer {forged}".encode().decode("latin-1")
-    answer = alice.http.get("/api/profile", headers={"Authorization": header})
-    assert time.perf_counter() - started < 0.5
-    check(answer, case)
+    answers = []
+    assert quickest(lambda: answers.append(alice.http.get("/api/profile", headers={"Authorization": header}))) < 0.5
+    for answer in answers:
+        check(answer, case)
 
 
 @corpus("AUTH-JWT-054")

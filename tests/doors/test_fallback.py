@@ -97,6 +97,7 @@ def test_where_the_first_never_answers_the_handshake_the_second_answers(
     check(*door(Caller.on(app)), app)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("door", [completion, streamed_conversation])
 def test_without_a_time_of_its_own_a_first_that_hangs_leaves_room_for_the_second(
     make_app: MakeApp, upstream: Upstream, tmp_path: Path, door: Door

@@ -17,6 +17,7 @@ from flaskllm.errors import RateLimited, Unavailable
 from flaskllm.repositories import committer as committer_module
 from flaskllm.repositories.committer import Connection, GroupCommitter
 from flaskllm.repositories.database import set_sqlite_pragmas
+from tests.clock import quickest
 from tests.databases import database_addresses
 
 CREATE = "CREATE TABLE lines (id INTEGER PRIMARY KEY, word VARCHAR(20))"
@@ -127,14 +128,13 @@ def test_its_own_refusal_reaches_its_caller_as_it_is(engine: Engine) -> None:
     committer.stop()
 
 
-@pytest.mark.alone
 def test_a_writer_that_meets_its_end_wakes_its_callers_and_has_a_successor(
     made: GroupCommitter, engine: Engine
 ) -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable):
         made.run(Line(1, "fatal"))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < committer_module.WAIT_SECONDS / 2
     assert made.run(Line(2)) == "written"
     assert ids(engine) == [2]
 
@@ -211,9 +211,9 @@ def test_behind_a_database_that_hangs_nobody_queues_up(sqlite_engine: Engine, mo
     with locked(sqlite_engine):
         outcomes_of(1, lambda _: committer.run(Line(1)))
         time.sleep(0.1)
-        began = time.monotonic()
-        assert isinstance(outcomes_of(1, lambda _: committer.run(Line(2)))[0], Unavailable)
-        assert time.monotonic() - began < 0.1
+        refused: list[object] = []
+        assert quickest(lambda: refused.extend(outcomes_of(1, lambda _: committer.run(Line(2))))) < 0.1
+        assert all(isinstance(one, Unavailable) for one in refused)
     committer.stop()
 
 

@@ -323,13 +323,13 @@ def test_a_name_can_be_used_again_and_remembers_nothing(store):
 
 @pytest.mark.alone
 def test_a_conversation_ends_some_time_after_its_last_message(make_store):
-    short = make_store(ttl_s=0.6)
+    short = make_store(ttl_s=1)
     begin(short, "a")
-    time.sleep(0.4)
+    time.sleep(0.6)
     short.append(ME, "a", pair(1), title="", system=None, begin=True)
-    time.sleep(0.4)
+    time.sleep(0.6)
     assert len(short.read(ME, "a")[1]) == 4
-    time.sleep(0.4)
+    time.sleep(0.6)
     with pytest.raises(NotFound):
         short.read(ME, "a")
     assert names(short) == []
@@ -408,7 +408,7 @@ def test_a_redis_that_hangs_is_unavailable_within_its_time_outs(tmp_path):
         started = time.monotonic()
         with pytest.raises(Unavailable):
             store.read(ME, "a")
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 1
         client.close()
     finally:
         server.kill()

@@ -98,14 +98,14 @@ def test_a_hang_up_in_silence_is_seen_at_once_and_the_bill_is_waited_for(
     one: Any, upstream: Upstream, line: Any
 ) -> None:
     app, (ours, theirs) = one(), line
-    upstream.script(faults.gap(2, 1.0), vendor="openai")
+    upstream.script(faults.gap(2, 2.0), vendor="openai")
     stream = ask(app, fd=ours.fileno())
     next(stream)
     stream.at_hand()
     theirs.close()
     began = time.monotonic()
     assert [next(stream), next(stream)] == [None, None]
-    assert 0.15 < time.monotonic() - began < 0.8
+    assert 0.15 < time.monotonic() - began < 1.6
     stream.close()
     assert settled(app) == [("settled", 2, 0)]
     assert rows(app, "SELECT status, error_code FROM calls") == [(499, "client_closed")]
@@ -272,14 +272,14 @@ def test_a_provider_that_sends_no_headers_is_bridged_by_comment_lines(
     """Over TLS 1.3 the session tickets come first: the socket is readable, and there is nothing to read."""
     with Upstream(tls=True) as secure:
         there = secure if tls else upstream
-        there.script(faults.delay(1.5), vendor="openai")
+        there.script(faults.delay(3), vendor="openai")
         app = make_app(
             STREAM_PING_AFTER="0.3", STREAM_PING_EVERY="0.2", HTTPX_CLIENT_VERIFY="false",
             **provider_environment(there, "openai"),
         )  # fmt: skip
         began = time.monotonic()
         stream = ask(app)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 2.5
         items = list(stream)
         stream.close()
         assert items.count(None) >= 3

@@ -24,6 +24,7 @@ from flaskllm.extensions import db
 from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.ledger import apply
 from flaskllm.services.limits import Admission, Counters, Limits, RedisCounters, SqlCounters, Window, rate_headers
+from tests.clock import quickest
 from tests.databases import database_addresses, fresh_tables
 
 
@@ -162,22 +163,32 @@ def test_with_redis_away_it_is_counted_in_sql_until_it_is_back(valkey: Valkey, i
     valkey.kill()
     began = time.monotonic()
     assert [counters.add("rpm", 1, 60)[0] for _ in range(50)] == list(range(1, 51))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     valkey.start()
-    time.sleep(0.25)
-    assert counters.add("rpm", 1, 60)[0] == 1
+    assert first_of_a_new_count(counters) == 1
     client.close()
+
+
+def first_of_a_new_count(counters: Counters) -> int:
+    """What Redis counts, once it is asked again; until then it is SQL that counts on from 51."""
+    until = time.monotonic() + 5
+    while (found := counters.add("rpm", 1, 60)[0]) > 50 and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
 
 
 @pytest.mark.alone
 def test_a_redis_that_hangs_costs_one_call_a_quarter_of_a_second(valkey: Valkey, in_sql: SqlCounters) -> None:
     client = valkey.client()
-    counters = RedisCounters(client, in_sql, rest_s=5)
-    counters.add("rpm", 1, 60)
+    RedisCounters(client, in_sql, rest_s=5).add("rpm", 1, 60)
     valkey._process.send_signal(19)
-    began = time.monotonic()
-    assert [counters.add("rpm", 1, 60)[0] for _ in range(20)] == list(range(1, 21))
-    assert time.monotonic() - began < 0.6
+
+    def count_to_20() -> None:
+        counters = RedisCounters(client, in_sql, rest_s=5)
+        first = counters.add("rpm", 1, 60)[0]
+        assert [counters.add("rpm", 1, 60)[0] - first for _ in range(19)] == list(range(1, 20))
+
+    assert 0.2 < quickest(count_to_20) < 0.6
     valkey._process.send_signal(18)
     client.close()
 

@@ -104,7 +104,6 @@ def test_sigterm_begins_it_closes_the_listeners_and_goes_on_to_gunicorns_own(shu
         listener.close()
 
 
-@pytest.mark.alone
 def test_drains_are_waited_for_but_not_for_ever() -> None:
     drains, done = Drains(threads=True, seconds=1), []
     drains.run(lambda _: (time.sleep(0.2), done.append(1)))
@@ -114,7 +113,7 @@ def test_drains_are_waited_for_but_not_for_ever() -> None:
     drains.run(lambda _: go_on.wait(5))
     began = time.monotonic()
     drains.wait(0.1)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3
     go_on.set()
     drains.wait(2)
 
