@@ -324,8 +324,10 @@ def test(arguments: List[str]) -> int:
     if arguments:
         return call([*pytest, *arguments])
     side_by_side = ["-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder"]
-    codes = [call([*pytest, "-m", "not alone", *side_by_side]), call([*pytest, "-m", "alone"])]
-    return next((code for code in codes if code != 0), 0)
+    parts = [("side by side", ["-m", "not alone", *side_by_side]), ("alone", ["-m", "alone"])]
+    failed = [name for name, options in parts if call([*pytest, *options]) != 0]
+    print("failed: the tests " + " and those ".join(failed) if failed else "all tests passed")
+    return 1 if failed else 0
 
 
 def bench(arguments: List[str]) -> int:

