@@ -138,12 +138,14 @@ def test_sigterm_ends_every_open_stream_with_an_error_frame_and_an_end(
         upstream.script(faults.text(WORDS) + faults.pace(1000), vendor="openai")
         token = gateway.token()
         seen: dict[str, list[bytes]] = {path: [] for path in DIALECTS}
+        begun = threading.Semaphore(0)
         threads = [
-            threading.Thread(target=read_whole, args=(gateway, token, path, seen[path])) for path in [*DIALECTS] * 4
+            threading.Thread(target=read_whole, args=(gateway, token, path, seen[path], begun))
+            for path in [*DIALECTS] * 4
         ]
         for thread in threads:
             thread.start()
-        time.sleep(2.5)
+        assert all(begun.acquire(timeout=20) for _ in threads), "not every stream has begun"
         gateway.stop()
         for thread in threads:
             thread.join()
@@ -159,7 +161,13 @@ def test_sigterm_ends_every_open_stream_with_an_error_frame_and_an_end(
     assert rows(tmp_path, "SELECT count(*) FROM responses") == [(0,)]
 
 
-def read_whole(gateway: Gateway, token: str, path: str, seen: list[bytes]) -> None:
+def read_whole(gateway: Gateway, token: str, path: str, seen: list[bytes], begun: threading.Semaphore) -> None:
+    """``begun`` is told of the first word."""
+    word, found = DIALECTS[path][1], b""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as sock:
         sock.sendall(request(path, token))
-        seen.append(b"".join(iter(lambda: sock.recv(65536), b"")))
+        while piece := sock.recv(65536):
+            if word not in found and word in found + piece:
+                begun.release()
+            found += piece
+    seen.append(found)
