@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode
 from uuid import uuid4
 
+import pytest
 from flask import Flask
 from sqlalchemy import inspect, text
 from werkzeug.exceptions import HTTPException
@@ -608,6 +609,12 @@ def verify(played: Played, *, later: frozenset[str]) -> None:
     for name, argument in assertions_of(played.case):
         if name not in later:
             (ASSERTIONS | OUTSIDE | UPSTREAM)[name](played, argument)
+
+
+def as_parameter(case: Case) -> Any:
+    """For ``parametrize``: under its id; alone where it has a time of its own to keep."""
+    timed = any(name == "time.lt" and argument[0].isdigit() for name, argument in assertions_of(case))
+    return pytest.param(case, id=case["id"], marks=[pytest.mark.alone] if timed else [])
 
 
 def assertions_of(case: Case) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,18 @@ import pytest
 from flask import Flask
 
 from tests.conftest import MakeApp, provider_environment
-from tests.corpus.harness import ASSERTIONS, CASES, MODEL_SAYS, Case, World, assertions_of, is_ours, play, verify
+from tests.corpus.harness import (
+    ASSERTIONS,
+    CASES,
+    MODEL_SAYS,
+    Case,
+    World,
+    as_parameter,
+    assertions_of,
+    is_ours,
+    play,
+    verify,
+)
 from tests.upstream import Upstream
 
 WAITING = frozenset({
@@ -15,7 +26,7 @@ WAITING = frozenset({
 """Cases about doors that are not there yet: the administrators' page, and batches."""
 LATER = frozenset({"admin_ui.rendered_as_text", "new_job", "b.object.unseen"})
 """Assertions about what is not there yet: the same."""
-PLAYED = [pytest.param(case, id=case["id"]) for case in CASES if case["id"] not in WAITING]
+PLAYED = [as_parameter(case) for case in CASES if case["id"] not in WAITING]
 
 
 @pytest.mark.parametrize("case", PLAYED)

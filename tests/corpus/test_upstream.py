@@ -11,7 +11,7 @@ from flask import Flask
 
 from flaskllm.services.circuit_board import IN_A_ROW
 from tests.conftest import MakeApp, provider_environment
-from tests.corpus.harness import ASSERTIONS, UPSTREAM, Case, World, assertions_of, play, verify
+from tests.corpus.harness import ASSERTIONS, UPSTREAM, Case, World, as_parameter, assertions_of, play, verify
 from tests.upstream import Upstream, faults
 
 CASES: tuple[Case, ...] = tuple(json.loads((Path(__file__).parent / "upstream.json").read_text(encoding="utf-8")))
@@ -71,7 +71,7 @@ def until_left_alone(world: World) -> None:
     world.upstream.reset()
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES])
+@pytest.mark.parametrize("case", map(as_parameter, CASES))
 def test_case(case: Case, make_world: Callable[..., World], upstream: Upstream) -> None:
     words = case["input"]["upstream"]
     if words in PLACES:
