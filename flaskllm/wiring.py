@@ -21,6 +21,8 @@ from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas, tidy_log
 from flaskllm.repositories.ledger import apply, sweep_counters
+from flaskllm.repositories.postgresql import CONNECT_S, PATIENCE_S, bound_waiting
+from flaskllm.repositories.postgresql import STATEMENT_MS as SERVER_STATEMENT_MS
 from flaskllm.repositories.responses import ResponseStore
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner
 from flaskllm.services import Services, crash
@@ -98,14 +100,14 @@ def _engine_options(settings: Settings) -> dict[str, Any]:
     """A pool that gives up rather than waits, and statements that end (``docs/promises.md``)."""
     if settings.database_url.startswith("sqlite"):
         return {"connect_args": {"timeout": STATEMENT_MS / 1000}}
-    # A server that is cut off answers no more: its connection is given up, not waited for (libpq, in milliseconds).
-    options = f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS} -c timezone=UTC"
+    # What the kernel still has to send to a server that is cut off is given up too (libpq, in milliseconds).
+    options = f"-c statement_timeout={SERVER_STATEMENT_MS} -c lock_timeout={SERVER_STATEMENT_MS} -c timezone=UTC"
     return {
         "pool_size": 10,
         "max_overflow": 10,
-        "pool_timeout": STATEMENT_MS / 1000,
+        "pool_timeout": PATIENCE_S,
         "pool_pre_ping": True,
-        "connect_args": {"connect_timeout": 2, "options": options, "tcp_user_timeout": STATEMENT_MS * 2},
+        "connect_args": {"connect_timeout": CONNECT_S, "options": options, "tcp_user_timeout": STATEMENT_MS * 2},
     }
 
 
@@ -130,6 +132,8 @@ def wire(app: Flask, settings: Settings, *, make_factory: Callable[..., Provider
         engine = db.engine
     if engine.dialect.name == "sqlite":
         set_sqlite_pragmas(engine, journal_mode=settings.sqlite_journal_mode, synchronous=settings.sqlite_synchronous)
+    elif engine.dialect.name == "postgresql":
+        bound_waiting(engine)
     crash.arm(settings.root / settings.crash_points if settings.crash_points else None)
     services = _Wiring(settings, engine, make_factory).services()
     app.extensions["flaskllm"] = services

@@ -4,6 +4,7 @@ from alembic import context
 from flask import current_app
 
 import flaskllm.models  # noqa: F401  (registers every table)
+from flaskllm.repositories.postgresql import patience
 
 migrate = current_app.extensions["migrate"]
 db = migrate.db
@@ -12,7 +13,7 @@ db = migrate.db
 def run_migrations_online():
     options = {**migrate.configure_args, "render_as_batch": True}
     options.setdefault("process_revision_directives", _drop_empty)
-    with db.engine.connect() as connection:
+    with patience(None), db.engine.connect() as connection:
         context.configure(connection=connection, target_metadata=db.metadata, **options)
         with context.begin_transaction():
             _alone(connection)
@@ -23,6 +24,7 @@ def _alone(connection):
     """Two processes that start at once: the second waits, and then finds nothing left to do."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7263511)")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
 
 def _drop_empty(_context, _revision, directives):

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 MOST_IN_A_GROUP = 256
 WAIT_SECONDS = 5.0
-"""How long a caller waits for its commit: the statement's time-out (2 s) for it and for the group before it."""
+"""How long a caller waits for its commit, at the most. Who comes while a group finds no database is told with it."""
 
 
 class Operation(Protocol):
@@ -189,7 +189,11 @@ class GroupCommitter:
             group = [first, *_take_waiting(waiting_room)]
             self._busy_since = time.monotonic()
             try:
-                self._commit(group)
+                refusal = self._commit(group)
+                if refusal is not None:  # who came meanwhile has waited for the same
+                    late = _take_waiting(waiting_room)
+                    _fail(late, refusal)
+                    group += late
             except BaseException as error:  # noqa: BLE001  (a writer that died would leave every caller asleep)
                 self._drop_connection()
                 for waiting in group:
@@ -208,28 +212,27 @@ class GroupCommitter:
             self._writer = None
             return True
 
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _commit(self, group: list[_Waiting]) -> Exception | None:
         """One transaction for all; if it fails, each in its own: a poisoned one must not fail its neighbours.
 
-        What its caller has given up is left out: nobody would know of it.
+        What its caller has given up is left out: nobody would know of it. Gives why none could be begun.
         """
         connection = self._begin()
         if isinstance(connection, Exception):
             _fail(group, connection)
-            return
+            return connection
         group = [waiting for waiting in group if not waiting.given_up]
         failed = self._try(connection, group)
-        if failed is not None:
-            self._commit_apart(group, failed)
+        return self._commit_apart(group, failed) if failed is not None else None
 
-    def _commit_apart(self, group: list[_Waiting], failed: Exception) -> None:
+    def _commit_apart(self, group: list[_Waiting], failed: Exception) -> Exception | None:
         for place, waiting in enumerate(group):
             if waiting.given_up:
                 continue
             connection = self._begin()
             if isinstance(connection, Exception):
                 _fail(group[place:], connection, may_be_written=isinstance(failed, _OutcomeUnknown))
-                return
+                return connection
             if isinstance(failed, _OutcomeUnknown):
                 waiting.operation.look()
             else:
@@ -237,6 +240,7 @@ class GroupCommitter:
             if error := self._try(connection, [waiting]):
                 unknown = isinstance(failed, _OutcomeUnknown) or isinstance(error, _OutcomeUnknown)
                 _fail([waiting], error, may_be_written=unknown)
+        return None
 
     def _begin(self) -> Connection | Exception:
         """A connection inside a transaction. One that died while idle is made anew; a fresh one gets no second try."""

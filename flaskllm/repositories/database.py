@@ -14,7 +14,9 @@ from flaskllm.errors import Unavailable
 
 RETRY_AFTER = 2.0
 STATEMENT_MS = 2000
-"""A statement's time-out (``docs/promises.md``)."""
+"""How long a statement waits for SQLite's lock (``docs/promises.md``)."""
+READ_ONLY = "25006"
+"""PostgreSQL's state of a server that only reads: a standby, or one whose disk is full."""
 
 
 class Database:
@@ -60,6 +62,8 @@ def _unavailable() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The database closed the connection.", retry_after=RETRY_AFTER) from error
+        if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+            raise Unavailable("The database takes no writes.", retry_after=RETRY_AFTER) from error
         raise
 
 

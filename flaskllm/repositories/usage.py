@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -16,6 +17,7 @@ from flaskllm.domain.usage import PARTS
 from flaskllm.models.account import ApiToken, User
 from flaskllm.models.ledger import AttemptRow, CallRow
 from flaskllm.repositories.ledger import ID_SHIFT
+from flaskllm.repositories.postgresql import patience
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -77,9 +79,9 @@ def series(
 
     ``day`` is in days since 1970 in ``zone``. Without groups there is one, unless there are no calls.
     """
-    _may_take_long(session)
     keys = [_days(session, span, zone) if name == "day" else KEYS[name] for name in by]
-    rows = session.execute(_within(select(*keys, *_sums()), span).group_by(*keys).limit(most)).all()
+    with _taking_long(session):
+        rows = session.execute(_within(select(*keys, *_sums()), span).group_by(*keys).limit(most)).all()
     return [(tuple(row[: len(keys)]), _totals(row[len(keys) :])) for row in rows]
 
 
@@ -88,7 +90,6 @@ def attempts_between(session: Session, providers: Sequence[str], since: datetime
 
     They are found by their ids, which grow with time, so that no index has to be kept for this alone.
     """
-    _may_take_long(session)
     first, last = (int(moment.timestamp() * 1000) for moment in (since, until))
     query = (
         select(
@@ -99,12 +100,16 @@ def attempts_between(session: Session, providers: Sequence[str], since: datetime
         .where(AttemptRow.started_at >= first, AttemptRow.started_at < last)
         .where(AttemptRow.provider.in_(providers), AttemptRow.state.in_(("settled", "interrupted")))
     )  # fmt: skip
-    yield from session.execute(query.execution_options(yield_per=5000))
+    with _taking_long(session):
+        yield from session.execute(query.execution_options(yield_per=5000))
 
 
-def _may_take_long(session: Session) -> None:
+@contextmanager
+def _taking_long(session: Session) -> Iterator[None]:
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text(f"SET LOCAL statement_timeout = {REPORT_MS}"))
+    with patience(REPORT_MS / 1000 + 1):
+        yield
 
 
 def user_names(session: Session, ids: Sequence[str]) -> dict[str, str]:

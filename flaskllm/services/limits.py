@@ -72,7 +72,7 @@ def _seconds_to(ends_at: int) -> float:
 
 
 class RedisCounters:
-    """Counters in Redis; where it is away, ``fallback`` counts, and Redis is asked again after ``rest_s``."""
+    """Counters in Redis; where it is away, ``fallback`` counts, and one call after ``rest_s`` asks Redis again."""
 
     ADD = """
     local value = tonumber(redis.call('HGET', KEYS[1], 'value') or '0')
@@ -117,14 +117,24 @@ class RedisCounters:
 
     def _ask(self, script: Any, name: str, values: list[Any]) -> Any:
         """The script's answer; None while Redis rests, or where it does not answer and rests from now on."""
-        if time.monotonic() < self._rests_until:
+        if not self._may_ask():
             return None
         try:
-            return script(keys=[f"flaskllm:window:{name}"], args=values)
+            found = script(keys=[f"flaskllm:window:{name}"], args=values)
+            self._rests_until = 0.0
+            return found
         except Exception as error:  # noqa: BLE001  (redis-py's tree and the socket's own)
             self._rests_until = time.monotonic() + self._rest_s
             log.warning("Redis is away, limits are counted in SQL: %s", type(error).__name__)
             return None
+
+    def _may_ask(self) -> bool:
+        """While Redis rests, whoever finds its rest over begins the next one, so that nobody else pays for it too."""
+        if self._rests_until and time.monotonic() < self._rests_until:
+            return False
+        if self._rests_until:
+            self._rests_until = time.monotonic() + self._rest_s
+        return True
 
 
 @dataclass(frozen=True, slots=True)

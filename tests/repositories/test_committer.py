@@ -182,6 +182,28 @@ def test_a_locked_database_is_told_once_for_all_who_wait(sqlite_engine: Engine) 
 
 
 @pytest.mark.alone
+def test_who_comes_while_the_others_find_no_database_is_told_with_them(sqlite_engine: Engine) -> None:
+    """And does not wait for the lock all over again."""
+    committer, ended = GroupCommitter(sqlite_engine, write), {}
+    committer.run(Line(0))
+
+    def run(number: int) -> None:
+        with pytest.raises(Unavailable):
+            committer.run(Line(number))
+        ended[number] = time.monotonic()
+
+    with locked(sqlite_engine):
+        threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2)]
+        threads[0].start()
+        time.sleep(0.5)
+        threads[1].start()
+        for thread in threads:
+            thread.join()
+    assert abs(ended[2] - ended[1]) < 1
+    committer.stop()
+
+
+@pytest.mark.alone
 def test_what_its_caller_has_given_up_is_not_written_later(
     sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

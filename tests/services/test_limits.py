@@ -193,6 +193,30 @@ def test_a_redis_that_hangs_costs_one_call_a_quarter_of_a_second(valkey: Valkey,
     client.close()
 
 
+def test_of_many_calls_at_once_one_asks_whether_a_hung_redis_is_back(valkey: Valkey, in_sql: SqlCounters) -> None:
+    client = valkey.client()
+    counters = RedisCounters(client, in_sql, rest_s=0.5)
+    counters.add("rpm", 1, 60)
+    valkey._process.send_signal(19)
+    counters.add("rpm", 1, 60)
+    time.sleep(0.6)
+    took: list[float] = []
+
+    def add() -> None:
+        began = time.monotonic()
+        counters.add("rpm", 1, 60)
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=add) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(seconds >= 0.25 for seconds in took) == 1
+    valkey._process.send_signal(18)
+    client.close()
+
+
 def test_headers_are_openais() -> None:
     limits = Limits(Fixed(), per_minute=10)
     assert rate_headers(limits.admit(call()).rates) == {
