@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.waiting import READY_R
 from sqlalchemy import Engine, event
 
 PATIENCE_S = 1.9
@@ -94,18 +95,27 @@ class BoundedConnection(psycopg.Connection[Any]):
         watch, most = self.watch, getattr(_patience, "seconds", PATIENCE_S)
         if watch is None or most is None:
             return super().wait(gen, interval, timeout)
+        heeded = _heeded(gen, watch)
         try:
-            found = super().wait(gen, interval, SHORT_PATIENCE_S if watch.is_silent else most)
+            return super().wait(heeded, interval, SHORT_PATIENCE_S if watch.is_silent else most)
         except errors._WaitTimeout:  # noqa: SLF001  (psycopg has no other name for it)
             self.pgconn.finish()
             watch.missed()
             raise psycopg.OperationalError("the server did not answer in time") from None
-        except errors.Error as error:
-            if error.sqlstate is not None:
+
+
+def _heeded(gen: Any, watch: Watch) -> Generator[Any, Any, Any]:
+    """The same talk, where the watch hears what comes. Much is settled without a word from the server: a rollback of
+    nothing does not show that it lives."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if ready & READY_R:
                 watch.heard()
-            raise
-        watch.heard()
-        return found
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
 
 
 def bound_waiting(engine: Engine) -> None:

@@ -121,12 +121,12 @@ class RedisCounters:
             return None
         try:
             found = script(keys=[f"flaskllm:window:{name}"], args=values)
-            self._rests_until = 0.0
-            return found
         except Exception as error:  # noqa: BLE001  (redis-py's tree and the socket's own)
             self._rests_until = time.monotonic() + self._rest_s
             log.warning("Redis is away, limits are counted in SQL: %s", type(error).__name__)
             return None
+        self._rests_until = 0.0
+        return found
 
     def _may_ask(self) -> bool:
         """While Redis rests, whoever finds its rest over begins the next one, so that nobody else pays for it too."""

@@ -101,6 +101,13 @@ class OwnPostgres:
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
         return [postmaster, *map(int, children)]
 
+    def halt(self) -> list[int]:
+        """All its processes, the postmaster first, which then makes no more of them."""
+        halt(self.pids()[0])
+        pids = self.pids()
+        halt(*pids)
+        return pids
+
     def kill(self) -> None:
         pids = self.pids()
         for pid in pids:

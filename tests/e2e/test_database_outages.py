@@ -18,7 +18,7 @@ import pytest
 
 from flaskllm.repositories.postgresql import REST_S
 from tests.conftest import provider_environment
-from tests.e2e.outages import BLACK_HOLE, Line, Load, OwnPostgres, eventually, go_on, halt, p99, state_of, threads_of
+from tests.e2e.outages import BLACK_HOLE, Line, Load, OwnPostgres, eventually, go_on, p99, state_of, threads_of
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream, faults
 
@@ -133,8 +133,7 @@ def test_a_database_that_hangs_is_given_up_in_time_and_leaks_nothing(
         if how == BLACK_HOLE:
             line.break_(BLACK_HOLE)
         else:
-            pids = postgres.pids()
-            halt(*pids)
+            pids = postgres.halt()
         try:
             check_outage(well, upstream, began, seconds=max(SECONDS, TOLD_S + 2))
             if how == BLACK_HOLE:

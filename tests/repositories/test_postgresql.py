@@ -56,6 +56,16 @@ def test_behind_a_silent_server_nobody_waits_and_its_return_is_noticed(engine: E
     raise AssertionError("not back")
 
 
+def test_what_needs_no_word_of_the_server_does_not_show_that_it_lives(engine: Engine) -> None:
+    idle = engine.raw_connection()
+    with pytest.raises(OperationalError):
+        sleep(engine, 60)
+    idle.rollback()
+    with pytest.raises(Unavailable):
+        Database(engine).ping()
+    idle.close()
+
+
 def test_one_lost_connection_is_not_a_silent_server(engine: Engine) -> None:
     Database(engine).ping()
     with patience(HEARD_S / 4), pytest.raises(OperationalError):
