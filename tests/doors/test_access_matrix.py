@@ -33,7 +33,7 @@ CARRIERS = ("Authorization", "X-API-Token", "api-key", "x-api-key")
 USUAL = {"chat", "embeddings", "images", "batch", "webhook"}
 ASKED = {
     r"\w+ /metrics$": "metrics",
-    r"\w+ /(users|tokens|usage|audit|providers|routes)\b": "admin",
+    r"\w+ /(users|tokens|usage|audit|providers|routes|quotas)\b": "admin",
     r"(POST|PUT|DELETE) /api/v1/templates": "admin",
     r"\w+ /api/v1/(templates|webhook)": "webhook",
     r"\w+ /api/external/": "external",
