@@ -69,8 +69,8 @@ class Watch:
     @contextmanager
     def connecting(self) -> Iterator[None]:
         """Round an attempt to connect. Raises `psycopg.OperationalError`, untried, where the last has just failed, or
-        where somebody is at it while the server is silent."""
-        is_probe = self.is_silent
+        where somebody is at it since one has failed."""
+        is_probe = self.is_silent or self._rests_until > 0
         if time.monotonic() < self._rests_until or (is_probe and not self._probing.acquire(blocking=False)):
             raise psycopg.OperationalError("the server could not be reached a moment ago")
         try:

@@ -114,7 +114,8 @@ class OwnPostgres:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         eventually(lambda: not any(_lives(pid) for pid in pids), 5)
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)  # who is dead and not yet buried is no server
+        for left in (self.folder / "postmaster.pid", Path(f"{self.socket}.lock")):
+            left.unlink(missing_ok=True)  # who is dead and not yet buried is no server
 
     def start(self) -> None:
         self._server.ensure_postgres_running()

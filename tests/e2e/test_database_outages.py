@@ -1,10 +1,11 @@
-"""The database refused or hung: 503 soon, no call goes out, streams end, nothing spent is lost.
+"""The database refused, hung, full of connections: 503 soon, no call goes out, streams end, nothing spent is lost.
 
 Real PostgreSQL, real gunicorn with two processes. ``OUTAGE_SECONDS=30`` makes each outage longer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Self
 
 import pytest
 
+from flaskllm.repositories.postgresql import REST_S
 from tests.conftest import provider_environment
 from tests.e2e.outages import BLACK_HOLE, Line, Load, OwnPostgres, eventually, go_on, p99, state_of, threads_of
 from tests.e2e.servers import Gateway, gunicorn
@@ -146,6 +148,52 @@ def test_a_database_that_hangs_is_given_up_in_time_and_leaks_nothing(
         print(f"connections {connections} before, {postgres.backends()} after {seen:.1f} s;", end=" ")
         print(f"threads {threads} before, {threads_of(well.gateway)} after")
         assert threads_of(well.gateway) <= threads + 4
+    check_money(postgres, upstream, before)
+
+
+def test_a_database_that_is_full_of_connections_is_not_stormed(
+    well: Load, postgres: OwnPostgres, upstream: RemoteUpstream
+) -> None:
+    postgres.execute("ALTER SYSTEM SET max_connections = 10")
+    postgres.kill()
+    postgres.start()
+    before, refused = settled(postgres), postgres.log().count("too many clients")
+    with contextlib.ExitStack() as stack:
+        for _ in range(9):
+            stack.enter_context(postgres.connect())
+        with well.running(8):
+            began = time.monotonic()
+            time.sleep(SECONDS)
+            seconds = time.monotonic() - began
+            told = well.since(began)
+        refused = postgres.log().count("too many clients") - refused
+    print(f"{len(told)} calls, {refused} connections refused in {seconds:.1f} s, p99 {p99(told):.3f} s")
+    assert {status for status, _, _ in told} <= {200, 503}
+    assert 503 in {status for status, _, _ in told}
+    assert max(took for _, took, _ in told) < TOLD_S
+    assert 0 < refused <= 2 * (8 + 2 + seconds / REST_S)  # all callers of both processes at first, then one at a time
+    with well.running():
+        check_recovery(well, postgres, upstream)
+    check_money(postgres, upstream, before)
+
+
+@pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_statements_that_are_cancelled_and_connections_that_are_ended_cost_nobody_money(
+    well: Load, postgres: OwnPostgres, upstream: RemoteUpstream, how: str
+) -> None:
+    before, ended = settled(postgres), 0
+    query = f"SELECT {how}(pid) FROM pg_stat_activity WHERE datname = 'gateway' AND state <> 'idle'"
+    if how == "pg_terminate_backend":
+        query = query.replace("state <> 'idle'", "random() < 0.2")
+    with well.running(), postgres.connect() as connection:
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until or not ended:
+            ended += len(connection.execute(query).fetchall())
+            time.sleep(0.002)
+    statuses = [status for status, _, _ in well.since(0)]
+    print(f"{how}: {ended} times, {len(statuses)} calls, {statuses.count(503)} refused")
+    assert set(statuses) <= {200, 503}
+    assert 200 in statuses
     check_money(postgres, upstream, before)
 
 

@@ -46,6 +46,7 @@ def test_a_lock_held_by_another_process_is_a_503_and_the_books_are_exact_after_i
             time.sleep(SECONDS - 0.5)
             assert len(upstream.requests) == quiet
             assert gateway.get("/v1/models", load.token)[0] == 200
+            eventually(lambda: len(load.since(began)) >= 6, 30)
             told = load.since(began)
             holder.execute("ROLLBACK")
             holder.close()
