@@ -71,7 +71,7 @@ def until_left_alone(world: World) -> None:
     world.upstream.reset()
 
 
-@pytest.mark.parametrize("case", map(as_parameter, CASES))
+@pytest.mark.parametrize("case", [as_parameter(case) for case in CASES])
 def test_case(case: Case, make_world: Callable[..., World], upstream: Upstream) -> None:
     words = case["input"]["upstream"]
     if words in PLACES:

@@ -217,7 +217,7 @@ SHOWS_NO_MEDIA = ("no UTF-8", "no choices", "21 MB")
 @pytest.mark.parametrize("path, body", MEDIA.values(), ids=MEDIA)
 @every({name: told for name, told in PLAIN.items() if name not in SHOWS_NO_MEDIA}, "fault, status, code")
 def test_vectors_and_pictures_are_told_in_openais_words(make_app, upstream, path, body, fault, status, code):
-    patience = "0.5" if code == TIMEOUT else "10"
+    patience = "1.5" if code == TIMEOUT else "30"
     app = make_app(REQUEST_TIMEOUT=patience, **provider_environment(upstream, "azure_openai"))
     caller = Caller.on(app, budget={"amount": 10, "period": "day"})
     upstream.script(fault)
