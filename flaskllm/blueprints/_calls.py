@@ -46,15 +46,15 @@ def new_call(door: str, *, metadata: Mapping[str, str] | None = None) -> CallCon
     )
 
 
-def _uses_cache() -> bool:
+def _uses_cache() -> bool | None:
     """Whether an equal question's answer is good enough: by this request's word, else by its token's.
 
-    Raises `InvalidRequest`.
+    None where neither says so, and a template may. Raises `InvalidRequest`.
     """
     asked = request.headers.get(CACHE)
     if asked not in (None, "use", "none"):
         raise invalid(CACHE, "must be use or none")
-    return current_principal().cache if asked is None else asked == "use"
+    return (current_principal().cache or None) if asked is None else asked == "use"
 
 
 def _client_fd() -> int | None:

@@ -14,7 +14,8 @@ class CallContext:
     """Who asks, through which door, and until when.
 
     ``started`` and ``deadline`` are ``time.monotonic()`` seconds. ``client_fd`` is the descriptor of the caller's
-    connection where the server tells it, so that a hang-up is seen while the provider is silent.
+    connection where the server tells it, so that a hang-up is seen while the provider is silent. ``uses_cache``: an
+    answer that was given before will do; None: nobody said, and a template may.
     """
 
     principal: Principal
@@ -26,7 +27,7 @@ class CallContext:
     address: str | None = None
     client_fd: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    uses_cache: bool = False
+    uses_cache: bool | None = None
 
     def remaining(self) -> float:
         """Seconds left; never below zero."""

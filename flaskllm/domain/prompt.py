@@ -36,7 +36,10 @@ class PromptKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A prompt with places to fill in. ``variables``: each declared name to its default; None: it must be given."""
+    """A prompt with places to fill in. ``variables``: each declared name to its default; None: it must be given.
+
+    ``cache``: an answer that was given before will do, where the caller says nothing else.
+    """
 
     name: str
     kind: PromptKind
@@ -46,6 +49,7 @@ class PromptTemplate:
     description: str = ""
     model: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    cache: bool = False
     version: int = 1
     shipped: bool = True
 

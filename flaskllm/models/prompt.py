@@ -32,5 +32,6 @@ class PromptVersionRow(Model):
     variables: Mapped[dict[str, Any]] = mapped_column(JsonText, default=dict)
     model: Mapped[str | None] = mapped_column(String(256))
     parameters: Mapped[dict[str, Any]] = mapped_column(JsonText, default=dict)
+    cache: Mapped[bool] = mapped_column(Boolean, default=False)
     removed: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)

@@ -59,6 +59,7 @@ def add_version(session: Session, template: PromptTemplate, *, removed: bool = F
         variables=dict(template.variables),
         model=template.model,
         parameters=dict(template.parameters),
+        cache=template.cache,
         removed=removed,
     )
     session.add(row)
@@ -75,6 +76,7 @@ def _template(row: PromptVersionRow) -> PromptTemplate:
         variables=row.variables,
         model=row.model,
         parameters=row.parameters,
+        cache=row.cache,
         version=row.version,
         shipped=False,
     )

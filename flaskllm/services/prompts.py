@@ -39,6 +39,8 @@ class PromptService:
         `ChatOrchestrator.complete` raises.
         """
         template = self._template(ask, call.principal)
+        if template.cache and call.uses_cache is None:
+            call = replace(call, uses_cache=True)
         messages = ask.messages(template)
         first = self._chat.complete(_request(ask, template, messages), call)
         try:

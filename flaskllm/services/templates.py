@@ -133,4 +133,5 @@ def _facts(template: PromptTemplate) -> dict[str, Any]:
         "variables": dict(template.variables),
         "model": template.model,
         "parameters": dict(template.parameters),
+        "cache": template.cache,
     }

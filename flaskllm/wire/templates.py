@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 from flaskllm.domain.prompt import PromptKind, PromptTemplate
 from flaskllm.errors import Detail, InvalidRequest, invalid, refuse
 from flaskllm.wire import shapes
-from flaskllm.wire.fields import Choice, Text, load
+from flaskllm.wire.fields import Choice, Flag, Text, load
 from flaskllm.wire.openai import PARAMS
 
 LONGEST_TEXT = 100_000
@@ -39,6 +39,7 @@ class ChangeSchema(Schema):
     variables = fields.List(fields.Nested(VariableSchema))
     model = Text(allow_none=True, least=1, most=256)
     parameters = fields.Dict(keys=fields.String())
+    cache = Flag()
 
 
 class TemplateSchema(ChangeSchema):
@@ -108,6 +109,7 @@ def write_template(template: PromptTemplate) -> dict[str, Any]:
         "variables": [{"name": name, "default": default} for name, default in template.variables.items()],
         "model": template.model,
         "parameters": dict(template.parameters),
+        "cache": template.cache,
         "version": template.version,
         "shipped": template.shipped,
     }
@@ -122,6 +124,7 @@ TEMPLATE = shapes.record(
     variables=shapes.several(shapes.record(name=shapes.STRING, default=shapes.maybe(shapes.STRING))),
     model=shapes.maybe(shapes.STRING),
     parameters=shapes.ANY_OBJECT,
+    cache={**shapes.FLAG, "description": "An answer to an equal question will do, unless the request says otherwise"},
     version={"type": "integer", "minimum": 1},
     shipped=shapes.FLAG,
 )

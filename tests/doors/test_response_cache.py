@@ -258,3 +258,55 @@ def test_of_many_at_once_one_is_asked(openai: Flask, upstream: Upstream) -> None
         answers = list(pool.map(one, range(8)))
     assert sorted(answers) == ["hit"] * 7 + ["miss"]
     assert asked(upstream) == 1
+
+
+def test_a_template_may_say_that_an_answer_before_will_do(openai: Flask, upstream: Upstream) -> None:
+    admin = Caller(openai.test_client(), access_token(openai, "boss", admin=True))
+    caller, other = Caller.on(openai), Caller.on(openai, name="other")
+    made = {"name": "brief", "user_text": "In short: {{text}}", "model": "gpt-4o", "cache": True}
+    assert admin.post("/api/v1/templates", made, status=201).json["cache"] is True
+    prompt = {"prompt": "the whole story", "template": "brief"}
+
+    def answered(who: Caller, **headers: str) -> str:
+        return said(who.post("/api/v1/webhook", prompt, headers=headers or None))
+
+    assert [answered(caller), answered(caller)] == ["miss", "hit"]
+    assert asked(upstream) == 1
+    assert answered(other) == "miss", "somebody else's answers are not his"
+    assert answered(caller, **{"X-FlaskLLM-Cache": "none"}) == "none"
+    changed = admin.http.put("/api/v1/templates/brief", json={"cache": False}, headers=admin.headers)
+    assert changed.json["cache"] is False
+    assert answered(caller) == "none"
+    assert admin.http.put("/api/v1/templates/brief", json={"cache": "yes"}, headers=admin.headers).status_code == 400
+
+
+def test_a_revoked_token_gets_nothing_from_the_cache(openai: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(openai)
+    ask(caller)
+    tokens = openai.extensions["flaskllm"].tokens
+    token_id = tokens.identify(caller.token).token_id
+    tokens.revoke_any(token_id)
+    assert "X-FlaskLLM-Cache" not in ask(caller, status=401).headers
+
+
+def test_a_key_and_the_cache_agree(openai: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(openai)
+    ask(caller)
+    keyed = {**USE, "Idempotency-Key": "once"}
+    first, second = (caller.post("/v1/chat/completions", CHAT, headers=keyed) for _ in range(2))
+    assert first.data == second.data
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert asked(upstream) == 1
+
+
+def test_what_is_too_old_is_swept_by_the_housekeeper(openai: Flask) -> None:
+    caller = Caller.on(openai)
+    ask(caller)
+    assert count(openai, "answers") == 1
+    with openai.app_context(), db.engine.begin() as connection:
+        connection.execute(text("UPDATE answers SET expires_at = :past"), {"past": "2020-01-01 00:00:00.000000"})
+    keeper = openai.extensions["flaskllm"].housekeeper
+    for chore in keeper._chores:
+        if chore.name == "idempotent answers":
+            chore.do()
+    assert count(openai, "answers") == 0

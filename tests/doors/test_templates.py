@@ -50,7 +50,7 @@ def delete(admin: Caller, name: str, status: int = 204) -> None:
 
 def test_a_template_is_written_and_used(admin: Caller, caller: Caller) -> None:
     made = admin.post("/api/v1/templates", HAIKU, status=201).json
-    assert made == {**HAIKU, "description": "", "model": None, "version": 1, "shipped": False}
+    assert made == {**HAIKU, "description": "", "model": None, "cache": False, "version": 1, "shipped": False}
     assert caller.get("/api/v1/templates/haiku").json == made
     told = ask(caller, template="haiku", variables={"topic": "{{ mood }} {{ 7*7 }}"})
     assert told["summary"] == "[demo] Write about {{ mood }} {{ 7*7 }}."
