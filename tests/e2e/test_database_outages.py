@@ -22,7 +22,7 @@ from tests.e2e.outages import BLACK_HOLE, Line, Load, OwnPostgres, eventually, g
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream, faults
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))
 TOLD_S = 2.5
 """Within 2 s, and what a busy machine adds."""

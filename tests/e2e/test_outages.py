@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream, faults
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 PROCESSES = 2
 PROBE_S = float(os.environ.get("OUTAGE_PROBE_SECONDS", "1"))
 WATCHED_S = max(3.0, 2.5 * PROBE_S)

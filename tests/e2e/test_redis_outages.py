@@ -28,7 +28,7 @@ from tests.e2e.outages import (
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 SECONDS = float(os.environ.get("OUTAGE_SECONDS", "1.5"))
 TALK = {"message": "hi", "conversation_id": "mine"}
 

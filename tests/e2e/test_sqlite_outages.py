@@ -18,7 +18,7 @@ from tests.e2e.outages import Load, eventually
 from tests.e2e.servers import gunicorn
 from tests.upstream import RemoteUpstream
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 SECONDS = float(os.environ.get("LOCKED_SECONDS", "4"))
 
 

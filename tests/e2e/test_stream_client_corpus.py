@@ -24,7 +24,7 @@ from tests.e2e.servers import Gateway, gunicorn
 from tests.e2e.test_kills import rows
 from tests.upstream import RemoteUpstream, faults
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 CASES: tuple[dict[str, Any], ...] = tuple(
     json.loads((Path(__file__).parent.parent / "corpus" / "stream_client.json").read_text(encoding="utf-8"))
 )
