@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flaskllm.domain.estimate import JSON_CHAR, answer_chars
 from flaskllm.domain.usage import Usage
 
 CARRIED = ("reasoning_content", "thinking_blocks", "extra_content")
@@ -184,20 +185,19 @@ def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return ""
 
 
-def output_chars(body: Mapping[str, Any]) -> int:
-    """How many characters a whole answer holds, tool arguments included: the base of an estimate."""
+def output_chars(body: Mapping[str, Any]) -> float:
+    """How long a whole answer is, tool arguments included: the base of an estimate (`estimate.answer_chars`)."""
     return sum(_chars(choice.get("message") or {}) for choice in body.get("choices") or [])
 
 
-def chunk_chars(body: Mapping[str, Any]) -> int:
+def chunk_chars(body: Mapping[str, Any]) -> float:
     """The same for one streamed frame."""
     return sum(_chars(choice.get("delta") or {}) for choice in body.get("choices") or [])
 
 
-def _chars(message: Mapping[str, Any]) -> int:
-    found = len(message.get("content") or "") + len(message.get("refusal") or "")
-    found += len(message.get("reasoning_content") or "")
+def _chars(message: Mapping[str, Any]) -> float:
+    found = sum(answer_chars(message.get(name) or "") for name in ("content", "refusal", "reasoning_content"))
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
-        found += len(function.get("name") or "") + len(function.get("arguments") or "")
+        found += JSON_CHAR * (answer_chars(function.get("name") or "") + answer_chars(function.get("arguments") or ""))
     return found

@@ -9,9 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from math import ceil
 from typing import Any
 
 CHARS_PER_TOKEN = 4
+"""For bounds and windows: rather too few than too many."""
+PROSE_CHARS_PER_TOKEN = 4.8
+"""Of English prose, by the tokenizers `cl100k_base` and `o200k_base`, which agree."""
+WIDE_CHAR, DENSE_CHAR, JSON_CHAR = 4.0, 1.6, 1.5
+"""A character of those scripts, and of JSON, in characters of English prose, between the same two."""
 MESSAGE_TOKENS = 4
 """What a message costs beside its text: its role and what fences it off."""
 LOW_IMAGE, IMAGE = 85, 765
@@ -47,6 +53,23 @@ def tokens_of_chars(chars: int) -> int:
     (0, 1, 3)
     """
     return -(-chars // CHARS_PER_TOKEN)
+
+
+def answer_chars(text: str) -> float:
+    """The length of an answer, as so many characters of English prose as come to the same number of tokens."""
+    if not isinstance(text, str) or text.isascii():
+        return len(text)
+    wide, dense = sum(map(len, _WIDE.findall(text))), sum(map(len, _DENSE.findall(text)))
+    return len(text) + (WIDE_CHAR - 1) * wide + (DENSE_CHAR - 1) * dense
+
+
+def answer_tokens(chars: float) -> int:
+    """About how many tokens an answer was, by its `answer_chars`: for what is paid, so neither above nor below.
+
+    >>> answer_tokens(0), answer_tokens(1), answer_tokens(48)
+    (0, 1, 10)
+    """
+    return ceil(chars / PROSE_CHARS_PER_TOKEN)
 
 
 def prompt_estimate(messages: Iterable[Mapping[str, Any]]) -> int:

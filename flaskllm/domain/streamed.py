@@ -18,7 +18,7 @@ class Streamed:
     """``most``: characters of an answer that may be put together."""
 
     def __init__(self, *, most: int) -> None:
-        self._left = most
+        self._left: float = most
         self._head: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
 

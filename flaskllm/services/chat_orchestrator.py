@@ -15,7 +15,7 @@ from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
 from flaskllm.domain.embedding import EmbedRequest, EmbedResult
-from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
+from flaskllm.domain.estimate import answer_tokens, estimate_tokens, prompt_estimate
 from flaskllm.domain.image import ImageRequest, ImageResult
 from flaskllm.domain.pricing import cost_of
 from flaskllm.domain.principal import Principal, RateLimits
@@ -244,7 +244,7 @@ class ChatOrchestrator:
         result = self._factory.adapter_for(candidate).chat(asked, candidate, deadline)
         if (told := attempt.believed(result.usage, pieces=request.choices)) is not None:
             return result, told, attempt
-        output = tokens_of_chars(output_chars(result.body))
+        output = answer_tokens(output_chars(result.body))
         return result, Usage(input=attempt.prompt_tokens, output=output, estimated=True), attempt
 
     def stream(self, request: ChatRequest, call: CallContext) -> ChatStream | ReplayedStream:

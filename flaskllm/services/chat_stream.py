@@ -21,7 +21,7 @@ from flaskllm.domain.answer import RateStatus, Tried
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, Chunk, chunk_chars
-from flaskllm.domain.estimate import tokens_of_chars
+from flaskllm.domain.estimate import answer_tokens
 from flaskllm.domain.usage import Usage
 from flaskllm.errors import (
     DomainError,
@@ -96,7 +96,7 @@ class ChatStream:
         self._attempt: Attempt | None = None
         self._ready: deque[Chunk] = deque()
         self._held: list[Chunk] = []
-        self._chars = 0
+        self._chars = 0.0
         self._ended_choices: set[Any] = set()
         self._sent = self._has_content = self._over = self._told = self._abandoned = self._at_end = False
         self._joined = 0
@@ -329,7 +329,7 @@ class ChatStream:
         if self._recording is not None:
             self._recording.again()
         self._held.clear()
-        self._chars, self.usage, self.head = 0, None, {}
+        self._chars, self.usage, self.head = 0.0, None, {}
         self._ended_choices.clear()
 
     def _seen(self) -> Usage | None:
@@ -337,7 +337,7 @@ class ChatStream:
 
         What is told while choices are still open is a running total: the text may be ahead of it.
         """
-        told, words = self.usage, tokens_of_chars(self._chars)
+        told, words = self.usage, answer_tokens(self._chars)
         if told is not None and (self._at_end or len(self._ended_choices) >= self.request.choices):
             return told
         if told is not None:
@@ -382,7 +382,7 @@ class ChatStream:
         """The provider's word, or an estimate of what was delivered; None leaves it to the books."""
         if (seen := self._seen()) is not None or error is not None or self._attempt is None:
             return seen
-        return Usage(input=self._attempt.prompt_tokens, output=tokens_of_chars(self._chars), estimated=True)
+        return Usage(input=self._attempt.prompt_tokens, output=answer_tokens(self._chars), estimated=True)
 
     def close(self) -> None:
         """The door is done with it. Where the caller left early, the provider's bill is still waited for."""

@@ -12,7 +12,7 @@ from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate, Catalogue, Provider
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.embedding import EmbedRequest
-from flaskllm.domain.estimate import estimate_tokens, prompt_estimate, tokens_of_chars
+from flaskllm.domain.estimate import answer_chars, answer_tokens, estimate_tokens, prompt_estimate
 from flaskllm.domain.image import ImageRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.domain.usage import Usage
@@ -94,7 +94,7 @@ class _Word:
 
     def ask(self, adapter: ProviderAdapter, attempt: Attempt, deadline: float) -> tuple[str, Usage, Attempt]:
         result = adapter.chat(self.request, attempt.candidate, deadline)
-        output = tokens_of_chars(len(result.text))
+        output = answer_tokens(answer_chars(result.text))
         usage = attempt.believed(result.usage) or Usage(input=attempt.prompt_tokens, output=output, estimated=True)
         said = result.text.strip()
         return f"It works: {said[:80]!r}" if said else "It works, and answered with an empty text.", usage, attempt

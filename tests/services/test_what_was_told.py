@@ -91,7 +91,7 @@ def test_a_running_total_that_breaks_off_is_marked_and_never_below_the_text(app:
     ] * 5
     upstream.script(faults.frames(frames) + faults.eof_after(4))
     Caller.on(app).post("/v1/chat/completions", asked("openai", stream=True)).get_data()
-    assert attempts(app) == [("settled", 9, 12, 1)]
+    assert attempts(app) == [("settled", 9, 10, 1)]
 
 
 def test_what_gemini_sends_after_its_end_lowers_nothing(app: Flask, upstream: Upstream) -> None:
