@@ -23,7 +23,7 @@ from tests.conftest import provider_environment
 from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream, faults
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.alone]
 KILLS = int(os.environ.get("KILLS", "6"))
 CALLERS = 12
 REAPED_EVERY_S, LEASE_S = 10, 1 + 2 + 3
