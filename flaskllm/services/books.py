@@ -100,9 +100,8 @@ class CallBooks:
             self._refused = True
             row = self._refusal(error, candidate=candidate, attempts=number - 1)
             if after is not None and isinstance(error, Unavailable):
-                self._ledger.write_settlement(
-                    after
-                )  # without the row: it may be settled by now, and would be left out with it
+                # without the row: it may be settled by now, and would be left out with it
+                self._ledger.write_settlement(after)
             if number > 1:
                 self._ledger.record(row)
             self._usage.tell(row)

@@ -27,6 +27,16 @@ ANYBODY = Principal(user_id="u1", username="anybody")
 ENCRYPTION_KEY = "k3Yr9vQ2mZ7pX4tB8nL1wS6dF0hJ5cGa"
 
 
+@dataclass
+class Clock:
+    """A clock that a test moves; ``moment`` in seconds."""
+
+    moment: float
+
+    def __call__(self) -> float:
+        return self.moment
+
+
 def database_at(path: Path) -> Database:
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     set_sqlite_pragmas(engine, journal_mode="WAL", synchronous="NORMAL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,18 +28,10 @@ from flaskllm.errors import (
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.circuit_board import IN_A_ROW, PROBE_EVERY_S, SAMPLE, WINDOW_S, CircuitBoard
 from flaskllm.services.key_ring import KeyRing
-from tests.services.catalogue_world import World, world
+from tests.services.catalogue_world import Clock, World, world
 
 FAILS = ProviderError("The provider failed with status 500.")
 VALUE = "sk-0123456789abcdef"
-
-
-@dataclass
-class Clock:
-    moment: float = field(default=5_000.0)
-
-    def __call__(self) -> float:
-        return self.moment
 
 
 @dataclass
@@ -67,7 +59,7 @@ Start = Callable[[], Process]
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(5_000.0)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,9 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.errors import ProviderError, ProviderFailure, ProviderKeyRejected
 from flaskllm.services.key_ring import LONGEST_S, PROBE_EVERY_S, KeyRing
 from flaskllm.services.model_router import ModelRouter
-from tests.services.catalogue_world import ANYBODY, World, world
+from tests.services.catalogue_world import ANYBODY, Clock, World, world
 
 PAUSE = 60.0
-
-
-@dataclass
-class Clock:
-    moment: float = field(default=1_800_000_000.0)
-
-    def __call__(self) -> float:
-        return self.moment
 
 
 @dataclass
@@ -45,7 +37,7 @@ Start = Callable[[], Process]
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
