@@ -32,6 +32,7 @@ LOCK = "requirements.txt"
 DEV_LOCK = "requirements-dev.txt"
 READY_WITHIN = 60.0
 PROCESSES = 1 + min(3, os.cpu_count() or 1)  # of tests at once; many of them wait more than they work
+MOST_TRIED_AGAIN = 3  # tests: more that fail at once are no matter of a busy machine
 
 HELP = """usage: python run.py [command]
 
@@ -325,9 +326,30 @@ def test(arguments: List[str]) -> int:
         return call([*pytest, *arguments])
     side_by_side = ["-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder"]
     parts = [("side by side", ["-m", "not alone", *side_by_side]), ("alone", ["-m", "alone"])]
-    failed = [name for name, options in parts if call([*pytest, *options]) != 0]
+    failed = [name for name, options in parts if not tests_pass([*pytest, "--cache-clear", *options], pytest)]
     print("failed: the tests " + " and those ".join(failed) if failed else "all tests passed")
     return 1 if failed else 0
+
+
+def tests_pass(command: List[str], pytest: List[str]) -> bool:
+    """A few that fail are run once more, by themselves: what measured the machine's load passes then, a fault does not.
+
+    Their names are printed in either case, so that a test which needs this often is seen, and mended.
+    """
+    if call(command) == 0:
+        return True
+    failed = failed_tests()
+    if not 0 < len(failed) <= MOST_TRIED_AGAIN:
+        return False
+    tell("tried once more, by themselves: " + ", ".join(failed))
+    return call([*pytest, *failed]) == 0
+
+
+def failed_tests() -> List[str]:
+    """What pytest's own notes of its last run say."""
+    with contextlib.suppress(OSError):
+        return sorted(json.loads((ROOT / ".pytest_cache/v/cache/lastfailed").read_text(encoding="utf-8")))
+    return []
 
 
 def bench(arguments: List[str]) -> int:

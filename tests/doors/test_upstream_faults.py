@@ -190,10 +190,12 @@ def test_an_absurd_usage_is_an_answer_all_the_same(app, ann, upstream, path, bod
 
 
 @pytest.mark.parametrize(
-    "fault, code", [(faults.first_delay(30), TIMEOUT), (faults.delay(0.4) + faults.status(500), ERROR)]
+    "fault, time, code",
+    [(faults.first_delay(30), "1.5", TIMEOUT), (faults.delay(0.4) + faults.status(500), "30", ERROR)],
 )
-def test_a_failure_after_the_first_ping_is_an_event(make_app, upstream, fault, code):
-    environment = {"REQUEST_TIMEOUT": "1.5", "STREAM_PING_AFTER": "0.2", "STREAM_PING_EVERY": "0.1"}
+@pytest.mark.alone
+def test_a_failure_after_the_first_ping_is_an_event(make_app, upstream, fault, time, code):
+    environment = {"REQUEST_TIMEOUT": time, "STREAM_PING_AFTER": "0.2", "STREAM_PING_EVERY": "0.1"}
     app = make_app(**environment, **provider_environment(upstream, "openai"))
     caller = Caller.on(app, budget={"amount": 10, "period": "day"})
     upstream.script(fault, vendor="openai")
