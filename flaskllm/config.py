@@ -379,6 +379,7 @@ class Settings:
     range_confirm_usd: Decimal = var("RANGE_CONFIRM_USD", money, "1", "estimate above which a spreadsheet range has to be confirmed")
     range_cache_days: int = var("RANGE_CACHE_DAYS", integer(0, 3650), "30", "how long answers to range rows are kept; 0: not at all")
     response_cache_ttl: int = var("RESPONSE_CACHE_TTL", whole_seconds(0, 3650 * 86400), "1h", "how long an answer serves those who ask for the cache; 0: no cache")
+    response_cache_max_bytes: int = var("RESPONSE_CACHE_MAX_BYTES", integer(1024, 2**26), "4194304", "largest answer that the cache keeps, in bytes")
     response_cache_shared: bool = var("RESPONSE_CACHE_SHARED", boolean, "false", "let an answer from the cache serve everybody, not only who asked first")
 
     openai_api_key: Secret | None = var("OPENAI_API_KEY", secret, None, "switches openai on", secret=True, section="Providers: a key switches one on")

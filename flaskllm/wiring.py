@@ -290,7 +290,11 @@ class _Wiring:
     def _response_cache(self) -> ResponseCache:
         settings = self.settings
         return ResponseCache(
-            self.answers, frames=frames_of, kept_s=settings.response_cache_ttl, shared=settings.response_cache_shared
+            self.answers,
+            frames=frames_of,
+            kept_s=settings.response_cache_ttl,
+            shared=settings.response_cache_shared,
+            largest=settings.response_cache_max_bytes,
         )
 
     def _alerts(self) -> AlertService:

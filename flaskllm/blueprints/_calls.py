@@ -21,7 +21,7 @@ CACHE_HEADER = {
     "name": CACHE,
     "in": "header",
     "description": "`use`: the answer to an equal question will do, and this one is kept; else as the token is set. "
-    "Chats alone are kept",
+    "Chats and vectors are kept",
     "required": False,
     "schema": {"type": "string", "enum": ["use", "none"]},
 }

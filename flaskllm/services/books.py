@@ -190,7 +190,7 @@ class CallBooks:
         """Nobody was asked and nothing was spent; ``saved``: what the answer had cost before."""
         row = self._usage.row(self._request, self._call, Outcome(candidate, Usage(), 0, 0, saved=saved))
         self._ledger.record(row)
-        self._usage.tell(row)
+        self._usage.tell(row, from_cache=True)
         self._correct_tokens()
 
     def _close_without_attempt(self, attempts: Attempts, error: DomainError | None, status: int) -> int | None:

@@ -33,6 +33,8 @@ from flaskllm.errors import (
 from flaskllm.services import crash
 from flaskllm.services.attempts import Attempts, Watch
 from flaskllm.services.books import CallBooks
+from flaskllm.services.cached import VECTORS, WORDS, Form
+from flaskllm.services.cached import Result as CachedResult
 from flaskllm.services.chat_stream import ChatStream, Drains, StreamTimes
 from flaskllm.services.images import ImageInliner
 from flaskllm.services.ledger import Attempt, Bound, Ledger, chat_bound, output_cap
@@ -129,34 +131,39 @@ class ChatOrchestrator:
 
         Raises what the contract's table of errors has for it.
         """
-        with self._place():
-            asked = _as_the_token_says(request, call)
-            return self._complete(self._chat(asked, call), asked, call)
+        asked = _as_the_token_says(request, call)
+        return Answer(**vars(self._cached_or_asked(self._chat(asked, call), asked, WORDS, call)))
 
-    def _complete(self, work: Work[ChatResult], request: ChatRequest, call: CallContext) -> Answer:
+    def _cached_or_asked(
+        self, work: Work[CachedResult], request: ChatRequest | EmbedRequest, form: Form[CachedResult], call: CallContext
+    ) -> Told[CachedResult]:
         """From the cache, where the caller wants that and it has an equal question's answer."""
-        books, attempts, plan = self._admit(work, call)
-        with closing(self._cache.inquire(request, plan, call, patience_s=call.remaining())) as inquiry:
-            if (cached := inquiry.cached) is not None:
-                result, candidate = cached.result, plan.place(cached.by) or attempts.first
-                books.close_from_cache(candidate, cached.cost)
-                return Answer(result, candidate, Usage(), 0, 0, tuple(result.dropped), books.rates, cache="hit")
-            answer = Answer(**vars(self._ask_each(work, books, attempts)) | {"cache": inquiry.said})
-            inquiry.answered(answer.result, answer.cost, answer.candidate)
-        return answer
+        with self._place():
+            books, attempts, plan = self._admit(work, call)
+            asking = self._cache.inquire(request, plan, call, form=form, patience_s=call.remaining())
+            with closing(asking) as inquiry:
+                if (cached := inquiry.cached) is not None:
+                    result, candidate = cached.result, plan.place(cached.by) or attempts.first
+                    books.close_from_cache(candidate, cached.cost)
+                    return Told(result, candidate, Usage(), 0, 0, tuple(result.dropped), books.rates, cache="hit")
+                told = replace(self._ask_each(work, books, attempts), cache=inquiry.said)
+                inquiry.answered(told.result, told.cost, told.candidate)
+            return told
 
     def embed(self, request: EmbedRequest, call: CallContext) -> Told[EmbedResult]:
-        """One vector for each input. Raises like `complete`."""
+        """One vector for each input. Raises like `complete`. What it took is told of an answer from the cache too."""
         request = _as_the_token_says(request, call)
         tokens = sum(estimate_tokens(one) if isinstance(one, str) else len(one) for one in request.inputs)
 
         def ask(attempt: Attempt, deadline: float) -> tuple[EmbedResult, Usage, Attempt]:
             adapter = self._factory.adapter_for(attempt.candidate)
             result = adapter.embed(request, attempt.candidate, deadline)
-            told = attempt.believed(result.usage, pieces=len(request.inputs))
-            return result, told or Usage(input=tokens, estimated=True), attempt
+            usage = attempt.believed(result.usage, pieces=len(request.inputs)) or Usage(input=tokens, estimated=True)
+            return replace(result, usage=usage), usage, attempt
 
-        return self._run(Work(request, "embeddings", tokens, lambda one: vectors_bound(one, tokens), ask), call)
+        work = Work(request, "embeddings", tokens, lambda one: vectors_bound(one, tokens), ask)
+        told = self._cached_or_asked(work, request, VECTORS, call)
+        return replace(told, usage=told.result.usage or told.usage)
 
     def create_images(self, request: ImageRequest, call: CallContext) -> Told[ImageResult]:
         """Draw. Raises like `complete`."""
@@ -257,7 +264,7 @@ class ChatOrchestrator:
         try:
             books, attempts, plan = self._admit(self._chat(request, call), call)
             patience_s = min(self._times.ping_after, call.remaining())  # headers must go out then
-            inquiry = self._cache.inquire(request, plan, call, patience_s=patience_s)
+            inquiry = self._cache.inquire(request, plan, call, form=WORDS, patience_s=patience_s)
         except BaseException:
             release()
             raise
@@ -276,7 +283,7 @@ class ChatOrchestrator:
             shutdown=self._shutdown,
             drains=self._drains,
             on_over=release,
-            recording=inquiry.recording(),
+            recording=self._cache.recording(inquiry),
         )
         stream.start()
         return stream

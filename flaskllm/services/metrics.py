@@ -64,6 +64,13 @@ class Metrics:
         self._attempts = Counter(
             "flaskllm_upstream_attempts", "Calls sent to providers, failed ones too.", registry=own
         )
+        self._hits = Counter("flaskllm_cache_hits", "Calls answered from the cache.", model, registry=own)
+        self._saved = Counter(
+            "flaskllm_cache_saved_dollars",
+            "What those answers had cost when they were asked for, in US dollars.",
+            model,
+            registry=own,
+        )
         about = Gauge(
             "flaskllm_build", "Which version runs.", ["version"], registry=own, multiprocess_mode="livemostrecent"
         )
@@ -91,6 +98,12 @@ class Metrics:
         self._tokens.labels(provider, model, "prompt").inc(row["prompt_tokens"])
         self._tokens.labels(provider, model, "completion").inc(row["completion_tokens"])
         self._cost.labels(provider, model).inc(to_dollars(row["cost"]) or 0)
+
+    def hit(self, row: Mapping[str, Any]) -> None:
+        """Besides `call`, of one that was answered from the cache."""
+        of = row["provider"], row["backend_model"]
+        self._hits.labels(*of).inc()
+        self._saved.labels(*of).inc(to_dollars(row["saved"]) or 0)
 
     def text(self) -> bytes:
         """All counts in Prometheus' text form, of every process where they share a folder."""

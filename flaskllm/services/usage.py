@@ -111,9 +111,11 @@ class UsageService:
             **{name: getattr(outcome.usage, name) or None for name in PARTS},
         }
 
-    def tell(self, row: dict[str, Any]) -> None:
+    def tell(self, row: dict[str, Any], *, from_cache: bool = False) -> None:
         """The call's one log line (``event: llm_request``), and its counts."""
         self._metrics.call(row)
+        if from_cache:
+            self._metrics.hit(row)
         fields = {name: value for name, value in row.items() if name not in NOT_LOGGED}
         fields["cost"], fields["saved"] = to_dollars(row["cost"]), to_dollars(row["saved"])
         fields["started_at"], fields["finished_at"] = iso(row["started_at"]), iso(row["finished_at"])

@@ -283,7 +283,10 @@ HEADERS: dict[str, Any] = {
     "X-FlaskLLM-Provider": _header("The provider that answered", STRING),
     "X-FlaskLLM-Model": _header("The model that answered, as the provider calls it", STRING),
     "X-FlaskLLM-Cost": _header("US dollars, where a price is known", {"type": "number", "minimum": 0}),
-    "X-FlaskLLM-Cache": _header("Whether the answer was at hand already: `hit`, or `none`", STRING),
+    "X-FlaskLLM-Cache": _header(
+        "`hit`: the answer was at hand already; `miss`: it was looked for, and asked; `none`: it was not looked for",
+        one_of("hit", "miss", "none"),
+    ),
     "Idempotency-Replayed": _header("`true` where this `Idempotency-Key` was answered before", one_of("true")),
     "X-FlaskLLM-Attempts": _header(
         "How many calls went out, and how each went: a structured list",

@@ -17,9 +17,13 @@ from sqlalchemy import text
 from flaskllm.extensions import db
 from tests.actors import Caller, calls_of
 from tests.conftest import MakeApp, provider_environment
+from tests.doors.test_gate import ROOT as GATE
+from tests.doors.test_gate import THREE
 from tests.upstream import Upstream, faults
 
 EMBEDS = ["demo", "text-embedding-3-small", "azure_openai/text-embedding-ada-002", "gemini-embedding-001"]
+ADA = {"name": "azure_openai", "model": {"name": "text-embedding-ada-002"}}
+USE = {"X-FlaskLLM-Cache": "use"}
 DRAWS = ["demo", "gpt-image-1-mini", "azure_openai/dall-e-2"]
 
 
@@ -96,6 +100,70 @@ def test_embeddings_cost_their_tokens(gateway: Flask, caller: Caller) -> None:
         ("embeddings", tokens, 0, tokens * 100, 200, 1)
     ]
     assert rows(gateway, "SELECT state, cost FROM attempts") == [("settled", tokens * 100)]
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/v1/embeddings", {"model": "text-embedding-3-small", "input": ["one", "two"]}),
+        ("/openai/deployments/text-embedding-ada-002/embeddings?api-version=2024-10-21", {"input": ["one", "two"]}),
+        (f"{GATE}/embeddings", {"input": ["one", "two"], "provider": ADA}),
+    ],
+)
+def test_equal_texts_are_embedded_once(
+    gateway: Flask, caller: Caller, upstream: Upstream, path: str, body: dict[str, Any]
+) -> None:
+    first, second = (caller.post(path, body, headers={**USE, **THREE}) for _ in range(2))
+    assert [answer.headers["X-FlaskLLM-Cache"] for answer in (first, second)] == ["miss", "hit"]
+    assert second.data == first.data
+    assert (second.headers["X-FlaskLLM-Cost"], calls_of(second.headers)) == ("0", 0)
+    assert len(upstream.requests) == 1
+    (asked, none), (cost, saved) = rows(gateway, "SELECT cost, saved FROM calls ORDER BY attempts DESC")
+    assert (none, cost, saved) == (None, 0, asked)
+
+
+def test_other_texts_lengths_and_callers_are_other_questions(gateway: Flask, caller: Caller) -> None:
+    body = {"model": "text-embedding-3-small", "input": ["one", "two"]}
+    caller.post("/v1/embeddings", body, headers=USE)
+    for other in ({"input": ["two", "one"]}, {"input": "one"}, {"dimensions": 7}, {"input": [[1, 2], [3]]}):
+        answer = caller.post("/v1/embeddings", body | other, headers=USE)
+        assert answer.headers["X-FlaskLLM-Cache"] == "miss", other
+    other = Caller.on(gateway, name="other").post("/v1/embeddings", body, headers=USE)
+    assert other.headers["X-FlaskLLM-Cache"] == "miss"
+
+
+def test_vectors_are_kept_to_the_last_digit_in_either_form(caller: Caller) -> None:
+    body = {"model": "text-embedding-3-small", "input": "one"}
+    whole = caller.post("/v1/embeddings", body, headers=USE).json["data"][0]["embedding"]
+    packed = caller.post("/v1/embeddings", {**body, "encoding_format": "base64"}, headers=USE)
+    assert packed.headers["X-FlaskLLM-Cache"] == "hit"
+    raw = base64.b64decode(packed.json["data"][0]["embedding"])
+    assert raw == struct.pack(f"<{len(whole)}f", *whole)
+
+
+def test_a_token_may_always_use_the_cache_for_vectors(gateway: Flask, upstream: Upstream) -> None:
+    always = Caller.on(gateway, cache=True)
+    said = [embed(always, model="text-embedding-3-small", input="one").headers["X-FlaskLLM-Cache"] for _ in range(2)]
+    assert said == ["miss", "hit"]
+    none = always.post(
+        "/v1/embeddings", {"model": "text-embedding-3-small", "input": "one"}, headers={"X-FlaskLLM-Cache": "none"}
+    )
+    assert none.headers["X-FlaskLLM-Cache"] == "none"
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "held", ["{", "{}", '{"by":"","cost":0,"vectors":["AAA="],"usage":null,"model":null,"dropped":[]}']
+)
+def test_vectors_that_cannot_be_read_are_asked_for_again(
+    gateway: Flask, caller: Caller, upstream: Upstream, held: str
+) -> None:
+    body = {"model": "text-embedding-3-small", "input": "one"}
+    caller.post("/v1/embeddings", body, headers=USE)
+    with gateway.app_context(), db.engine.begin() as connection:
+        connection.execute(text("UPDATE answers SET body = :held"), {"held": held.encode()})
+    assert caller.post("/v1/embeddings", body, headers=USE).headers["X-FlaskLLM-Cache"] == "miss"
+    assert len(upstream.requests) == 2
 
 
 # -- images -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,10 @@ from flaskllm.extensions import db
 from flaskllm.models.types import now
 from tests.actors import Caller, access_token, frames
 from tests.conftest import MakeApp, provider_environment
+from tests.doors.test_gate import ROOT as GATE
+from tests.doors.test_gate import THREE
+from tests.doors.test_metrics import TOKEN as METRICS_TOKEN
+from tests.doors.test_metrics import count as counted
 from tests.upstream import Upstream, faults
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -254,9 +258,9 @@ def test_of_many_at_once_one_is_asked(openai: Flask, upstream: Upstream) -> None
     def one(_: int) -> str:
         return said(ask(Caller(openai.test_client(), caller.token)))
 
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(one, range(8)))
-    assert sorted(answers) == ["hit"] * 7 + ["miss"]
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(one, range(100)))
+    assert sorted(answers) == ["hit"] * 99 + ["miss"]
     assert asked(upstream) == 1
 
 
@@ -310,3 +314,80 @@ def test_what_is_too_old_is_swept_by_the_housekeeper(openai: Flask) -> None:
         if chore.name == "idempotent answers":
             chore.do()
     assert count(openai, "answers") == 0
+
+
+def test_hits_and_what_they_saved_are_counted(make_app: MakeApp, upstream: Upstream) -> None:
+    app = make_app(METRICS_TOKEN=METRICS_TOKEN, **provider_environment(upstream, "openai"))
+    caller = Caller.on(app)
+    cost = float(ask(caller).headers["X-FlaskLLM-Cost"])
+    ask(caller)
+    ask(caller, {"stream": True}).get_data()
+    ask(caller, {"seed": 1})
+    told = app.test_client().get("/metrics", headers={"X-API-Token": METRICS_TOKEN}).text
+    of = {"provider": "openai", "model": "gpt-4o"}
+    assert counted(told, "flaskllm_cache_hits_total", **of) == 2
+    assert counted(told, "flaskllm_cache_saved_dollars_total", **of) == pytest.approx(2 * cost)
+    assert counted(told, "flaskllm_model_calls_total", **of) == 4
+    assert counted(told, "flaskllm_upstream_attempts_total") == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_larger_than_the_setting_is_not_kept(make_app: MakeApp, upstream: Upstream, stream: bool) -> None:
+    app = make_app(RESPONSE_CACHE_MAX_BYTES="2000", **provider_environment(upstream, "openai"))
+    caller = Caller.on(app)
+    ask(caller, {"stream": stream}).get_data()
+    assert count(app, "answers") == 1
+    long = {"messages": [{"role": "user", "content": "long"}], "stream": stream}
+    upstream.script(faults.text("word " * 500), vendor="openai")
+    for _ in range(2):
+        answer = ask(caller, long)
+        assert said(answer) == "miss"
+        answer.get_data()
+    assert count(app, "answers") == 1
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        (f"{GATE}/chat", {"prompt": {"messages": HELLO}}),
+        ("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21", {"messages": HELLO}),
+    ],
+)
+def test_the_gate_and_azures_path_have_it(gateway: Flask, upstream: Upstream, path: str, body: dict[str, Any]) -> None:
+    caller = Caller.on(gateway)
+    answers = [caller.post(path, body, headers={**USE, **THREE}) for _ in range(2)]
+    assert [said(answer) for answer in answers] == ["miss", "hit"]
+    assert asked(upstream) == 1
+
+
+def test_a_typed_answer_is_read_again_from_what_is_kept(openai: Flask, upstream: Upstream) -> None:
+    admin = Caller(openai.test_client(), access_token(openai, "boss", admin=True))
+    made = {"name": "often", "user_text": "{{text}}", "type": "keywords", "model": "gpt-4o", "cache": True}
+    admin.post("/api/v1/templates", made, status=201)
+    upstream.script(faults.text('["one", "two"]'), vendor="openai")
+    caller = Caller.on(openai)
+    answers = [caller.post("/api/v1/webhook", {"prompt": "all of it", "template": "often"}) for _ in range(2)]
+    assert [said(answer) for answer in answers] == ["miss", "hit"]
+    assert [answer.json["result"] for answer in answers] == [["one", "two"]] * 2
+    assert asked(upstream) == 1
+
+
+def test_a_typed_answer_that_cannot_be_read_is_kept_with_its_second_asking(openai: Flask, upstream: Upstream) -> None:
+    upstream.script(faults.text("nothing of the kind"), vendor="openai")
+    caller = Caller.on(openai)
+    body = {"prompt": "all of it", "template": "keywords", "model": "gpt-4o"}
+    answers = [caller.post("/api/v1/webhook", body, headers=USE) for _ in range(2)]
+    assert [said(answer) for answer in answers] == ["miss", "hit"]
+    assert [answer.json["result"] for answer in answers] == [None, None]
+    assert asked(upstream) == 2
+
+
+def test_a_response_from_the_cache_is_stored_as_one_of_its_own(openai: Flask, upstream: Upstream) -> None:
+    caller = Caller.on(openai)
+    first, second = (ask(caller, {"model": "gpt-4o", "input": "hello"}, "/v1/responses").json for _ in range(2))
+    assert first["id"] != second["id"]
+    follow = {"model": "gpt-4o", "input": "and then?"}
+    for one in (first, second):
+        assert caller.get(f"/v1/responses/{one['id']}").json["output"] == one["output"]
+        ask(caller, {**follow, "previous_response_id": one["id"]}, "/v1/responses")
+    assert asked(upstream) == 2, "both threads hold the same messages: one question"
