@@ -38,7 +38,7 @@ HELP = """usage: python run.py [command]
 
   run          start the gateway for one person and print address, token and a curl command (the default)
   serve        start it under gunicorn, as in production
-  worker       settle what dead processes left, sweep what has expired
+  worker       answer batches, settle what dead processes left, sweep what has expired
   test         the tests; further arguments go to pytest
   check        lint, format, types, import rules, .env.example, migrations
   bench        the benchmarks; further arguments go to them
@@ -134,22 +134,40 @@ def prepare(lock: str = LOCK) -> None:
 
 
 class Family:
-    """Child processes that live and die together, and with this process."""
+    """Child processes that live and die together, and with this process; those that come back do so when killed."""
 
     def __init__(self, patience: float) -> None:
         self._children = []  # type: List[subprocess.Popen[bytes]]
+        self._returning = {}  # type: Dict[int, List[str]]
         self._patience = patience
         self._stopping_since = None  # type: Optional[float]
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._stop)
 
-    def start(self, command: Sequence[str]) -> None:
+    def start(self, command: Sequence[str], *, comes_back: bool = False) -> None:
+        """``comes_back``: it is started again where a signal killed it, as a batch item may kill its worker."""
+        child = self._spawn(command)
+        self._children.append(child)
+        if comes_back:
+            self._returning[child.pid] = list(command)
+
+    def _spawn(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         options = {} if WINDOWS else {"start_new_session": True, "preexec_fn": die_with_parent}
-        self._children.append(subprocess.Popen(list(command), cwd=str(ROOT), **options))  # type: ignore[call-overload]
+        return subprocess.Popen(list(command), cwd=str(ROOT), **options)  # type: ignore[call-overload]
 
     def alive(self) -> bool:
+        self._bring_back()
         return all(child.poll() is None for child in self._children)
+
+    def _bring_back(self) -> None:
+        for place, child in enumerate(self._children):
+            if self._stopping_since is None and child.poll() is not None and child.returncode < 0:
+                command = self._returning.pop(child.pid, None)
+                if command is not None:
+                    tell("a worker was killed (signal %d); another takes its place" % -child.returncode)
+                    self._children[place] = self._spawn(command)
+                    self._returning[self._children[place].pid] = command
 
     def wait(self) -> int:
         """Until the first ends; then the others are ended too. Answers with the exit code of that first one."""
@@ -299,7 +317,7 @@ def serve(_: List[str]) -> int:
 
 def start_workers(family: Family, count: int) -> None:
     for _ in range(count):
-        family.start([*FLASK, "worker"])
+        family.start([*FLASK, "worker"], comes_back=True)
 
 
 def worker(arguments: List[str]) -> int:
@@ -307,7 +325,7 @@ def worker(arguments: List[str]) -> int:
     facts = read_facts()
     ensure_database()
     family = Family(facts["graceful_timeout"] + 10)
-    family.start([*FLASK, "worker", *arguments])
+    family.start([*FLASK, "worker", *arguments], comes_back=True)
     return family.wait()
 
 

@@ -17,6 +17,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
+from flaskllm.cli_batch import register_batch_commands
 from flaskllm.cli_catalogue import register_catalogue_commands
 from flaskllm.cli_errors import told_plainly
 from flaskllm.cli_usage import register_usage_commands
@@ -48,6 +49,7 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(tokens_group)
     app.cli.add_command(audit_group)
     app.cli.add_command(dev_token)
+    register_batch_commands(app)
     register_catalogue_commands(app)
     register_usage_commands(app)
     register_worker_command(app)

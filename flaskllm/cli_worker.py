@@ -1,21 +1,22 @@
-"""``flask worker``: the housekeeping in a process of its own.
+"""``flask worker``: batches are answered, and the housekeeping is done, in a process of its own.
 
-Web processes do it beside their requests. Where these have no threads, or sleep (a free account of PythonAnywhere), a
-scheduled ``flask worker --once`` does what is due.
+In *sql* mode it looks by itself; in *full* mode it is an RQ worker that is woken through Redis. Web processes do the
+housekeeping beside their requests; where these have no threads, or sleep (a free account of PythonAnywhere), a
+scheduled ``flask worker --once`` does what is due and answers what is open.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from flaskllm.extensions import services
-
-LOOK_EVERY_S = 1.0
+from flaskllm.extensions import db, services
+from flaskllm.services.batch_worker import Bounds
 
 
 def register_worker_command(app: Flask) -> None:
@@ -23,18 +24,42 @@ def register_worker_command(app: Flask) -> None:
 
 
 @click.command("worker")
-@click.option("--once", is_flag=True, help="Do what is due, and end.")
+@click.option("--once", is_flag=True, help="Do what is due, answer what is open, and end.")
 @with_appcontext
 def worker(*, once: bool) -> None:
-    """Settle what dead processes left, and sweep what has expired."""
-    keeper = services.housekeeper
+    """Answer batches, settle what dead processes left, sweep what has expired."""
+    settings = current_app.extensions["flaskllm_settings"]
     if once:
-        keeper.run_due()
-        click.echo("done what was due")
-        return
+        services.housekeeper.run_due()
+        taken = services.batch_worker.work(Bounds())
+        services.shutdown.stop()
+        click.echo(f"done what was due; {taken} batch items")
+    elif settings.redis_url:
+        click.echo("worker: batches by Redis, until SIGTERM")
+        _by_redis(settings.redis_url)
+    else:
+        click.echo("worker: batches and housekeeping, until SIGTERM")
+        _by_itself()
+
+
+def _by_itself() -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    click.echo("worker: housekeeping, until SIGTERM")
-    while not stopped.wait(LOOK_EVERY_S):
-        keeper.run_due()
+    services.housekeeper.wake()
+    services.batch_worker.work(Bounds(lingers=True), stopped)
+    services.shutdown.stop()
+
+
+def _by_redis(url: str) -> None:
+    """This process keeps no connection to the database: a fork must not inherit one."""
+    from flaskllm.jobs.worker import work_forever
+
+    app: Any = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001  (werkzeug's documented way)
+
+    def before() -> None:
+        with app.app_context():
+            db.engine.dispose(close=False)
+
+    before()
+    work_forever(url, before=before)

@@ -14,21 +14,25 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flaskllm.adapters.answers import frames_of
 from flaskllm.config import Secret, Settings
+from flaskllm.domain.principal import Principal
 from flaskllm.extensions import db
 from flaskllm.net.egress import PublicSession
 from flaskllm.repositories.answers import AnswerStore
 from flaskllm.repositories.committer import GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas, tidy_log
-from flaskllm.repositories.ledger import apply, sweep_counters
+from flaskllm.repositories.ledger import sweep_counters
 from flaskllm.repositories.postgresql import CONNECT_S, PATIENCE_S, bound_waiting
 from flaskllm.repositories.postgresql import STATEMENT_MS as SERVER_STATEMENT_MS
 from flaskllm.repositories.responses import ResponseStore
+from flaskllm.repositories.writes import write
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner
 from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
 from flaskllm.services.alerts import AlertService
 from flaskllm.services.audit import AuditTrail
+from flaskllm.services.batch_worker import BatchWorker, ChatRunner
+from flaskllm.services.batches import BatchService
 from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.catalogue_change import CatalogueDesk
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
@@ -59,7 +63,7 @@ from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
 from flaskllm.services.route_order import RouteOrder
 from flaskllm.services.routes import RouteService
-from flaskllm.services.shutdown import Shutdown
+from flaskllm.services.shutdown import MARGIN_S, Shutdown
 from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
 from flaskllm.services.usage import UsageService
@@ -151,7 +155,7 @@ class _Wiring:
         self.threads = threads_work()
         self.database = Database(engine)
         self.answers = AnswerStore(self.database)
-        self.committer = GroupCommitter(engine, apply, threads=self.threads)
+        self.committer = GroupCommitter(engine, write, threads=self.threads)
         self.shutdown = Shutdown(grace_s=settings.graceful_timeout)
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
@@ -214,12 +218,18 @@ class _Wiring:
         accounts = self._accounts()
         templates = TemplateService(self.database, self.audit)
         idempotency = Idempotency(self.answers, threads=self.threads)
-        chores = [*self._chores(conversations, responses, accounts), *_chores_of(idempotency)]
+        tokens = self._tokens()
+        batches = BatchService(self.database, self.committer.run, router, ring=self._doorbell())
+        batch_worker = self._batch_worker(chat, tokens, accounts)
+        chores = [
+            *self._chores(conversations, responses, accounts),
+            *_chores_of(idempotency, batches, settings.batch_lease),
+        ]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
         return Services(
             accounts=accounts,
-            tokens=self._tokens(),
+            tokens=tokens,
             catalogue=catalogue,
             router=router,
             factory=factory,
@@ -234,6 +244,8 @@ class _Wiring:
             responses=responses,
             conversations=ConversationService(conversations, chat, window=chat.window, providers=chat.providers),
             prompts=PromptService(chat, templates),
+            batches=batches,
+            batch_worker=batch_worker,
             idempotency=idempotency,
             templates=templates,
             usage=self.usage,
@@ -306,6 +318,31 @@ class _Wiring:
         signer = WebhookSigner(secret.reveal()) if secret else None
         return AlertService(self.database, session, signer, url=url)
 
+    def _doorbell(self) -> Callable[[str], None]:
+        """Who works on batches looks by himself every second; where there is Redis he is woken."""
+        if self.settings.redis_url is None:
+            return lambda _job_id: None
+        from flaskllm.jobs.queue import RqDoorbell
+
+        return RqDoorbell(self.settings.redis_url).ring
+
+    def _batch_worker(self, chat: ChatOrchestrator, tokens: TokenService, accounts: AccountService) -> BatchWorker:
+        settings = self.settings
+
+        def principal_of(user_id: str, token_id: str | None) -> Principal:
+            return tokens.principal_of(token_id) if token_id else accounts.principal_of(user_id)
+
+        return BatchWorker(
+            self.committer.run,
+            {"chat": ChatRunner(chat)},
+            principal_of=principal_of,
+            shutdown=self.shutdown,
+            places=min(settings.worker_concurrency, max(1, settings.web_threads - KEPT_FREE)),
+            item_seconds=settings.batch_item_timeout,
+            grace_s=max(1.0, settings.graceful_timeout - MARGIN_S),
+            lease_s=settings.batch_lease,
+        )
+
     def _external_calls(self) -> ExternalCallService:
         """Half of the threads at the most, for a caller decides how long one is held."""
         settings = self.settings
@@ -357,8 +394,10 @@ class _Wiring:
         ]
 
 
-def _chores_of(idempotency: Idempotency) -> list[Chore]:
+def _chores_of(idempotency: Idempotency, batches: BatchService, lease_s: float) -> list[Chore]:
     return [
+        Chore("batch reaper", min(10.0, lease_s / 2), batches.reap),
+        Chore("batches", 300.0, batches.sweep),
         Chore("idempotency leases", 10.0, idempotency.renew),
         Chore("idempotent answers", 60.0, idempotency.sweep),
     ]

@@ -28,6 +28,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "azure.create_chat_completion": {"messages": _HELLO},
     "azure.create_embeddings": _TEXTS,
     "azure.create_images": _PICTURE,
+    "batch.submit": {"prompts": ["Say hello.", "Say goodbye."]},
     "messages.create_message": {"model": "demo", "max_tokens": 100, "messages": _HELLO},
     "messages.count_tokens": {"model": "demo", "messages": _HELLO},
     "responses.create_response": {"input": "Say hello."},

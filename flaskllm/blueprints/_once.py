@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Response, g, request
 
@@ -14,9 +15,12 @@ from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body
 from flaskllm.domain.answer import KeptAnswer
-from flaskllm.errors import ProviderRefused, invalid
+from flaskllm.errors import ProviderRefused, StillRunning, invalid
 from flaskllm.extensions import services
 from flaskllm.services.limits import rate_headers
+
+if TYPE_CHECKING:
+    from flaskllm.repositories.answers import Claim
 
 View = Callable[..., Response]
 
@@ -32,6 +36,7 @@ HEADER = {
 _KEY = re.compile(r"[ -~]{1,255}")
 _KEPT = re.compile(r"content-type|x-flaskllm-.*|x-should-retry", re.IGNORECASE)
 """Headers that belong to the answer, and not to the request that it was given to."""
+LOOK_AGAIN_S = 0.1
 NOTHING_SPENT = {"X-FlaskLLM-Cost": "0", "X-FlaskLLM-Attempts": "0", "X-FlaskLLM-Cache": "hit"}
 
 
@@ -46,25 +51,50 @@ def once(view: View) -> View:
     def answer(*args: Any, **named: Any) -> Response:
         if NAME not in request.headers:
             return view(*args, **named)
-        key = _key()
         g.body = body = json_body()
         if body.get("stream") is True:
             return view(*args, **named)
-        got = services.idempotency.begin(current_principal(), key, place=_place(), body=body)
-        if isinstance(got, KeptAnswer):
-            return _replay(got)
-        try:
-            response = view(*args, **named)
-        except ProviderRefused as refusal:
-            response = render(refusal)
-        except BaseException:
-            services.idempotency.give_up(got)
-            raise
-        services.idempotency.keep(got, _kept(response))
-        return response
+        return answer_once(body, lambda: view(*args, **named))
 
-    answer.takes_a_key = True  # type: ignore[attr-defined]  # for the document
-    return answer
+    return takes_a_key(answer)
+
+
+def takes_a_key(view: View) -> View:
+    """Tell the document of it, where a view calls `answer_once` itself."""
+    view.takes_a_key = True  # type: ignore[attr-defined]
+    return view
+
+
+def answer_once(body: Mapping[str, Any], work: Callable[[], Response], *, patience_s: float = 0.0) -> Response:
+    """What the caller's key stands for, or the answer of ``work``, kept under it; without a key that answer alone.
+
+    ``body``: what makes it the same request. ``patience_s``: how long the first one is waited for, where it takes but a
+    moment.
+    """
+    if NAME not in request.headers:
+        return work()
+    got = _begin(_key(), body, time.monotonic() + patience_s)
+    if isinstance(got, KeptAnswer):
+        return _replay(got)
+    try:
+        response = work()
+    except ProviderRefused as refusal:
+        response = render(refusal)
+    except BaseException:
+        services.idempotency.give_up(got)
+        raise
+    services.idempotency.keep(got, _kept(response))
+    return response
+
+
+def _begin(key: str, body: Mapping[str, Any], until: float) -> Claim | KeptAnswer:
+    while True:
+        try:
+            return services.idempotency.begin(current_principal(), key, place=_place(), body=body)
+        except StillRunning:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(LOOK_AGAIN_S)
 
 
 def _key() -> str:

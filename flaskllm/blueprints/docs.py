@@ -58,6 +58,7 @@ FAMILIES = {
     "Gate": "Providers, chat, images and embeddings in camelCase, with three headers that say who calls",
     "Providers": "Providers, their models and keys; for administrators",
     "Administration": "Everybody's accounts, tokens and usage, and who changed what; for administrators",
+    "Batches": "Many questions in one request, answered by workers",
     "External calls": "HTTP calls to public addresses",
     "Operations": "Health, metrics and this document",
 }
@@ -65,7 +66,8 @@ FAMILY_OF = {
     "auth": "Accounts", "tokens": "Accounts", "usage": "Accounts", "conversations": "Conversations",
     "webhook": "Webhook", "templates": "Webhook", "openai": "OpenAI", "ops": "Operations", "docs": "Operations",
     "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
-    "azure": "OpenAI", "providers": "Providers", "routes": "Providers", "administration": "Administration",
+    "azure": "OpenAI", "batch": "Batches", "providers": "Providers", "routes": "Providers",
+    "administration": "Administration",
     "quotas": "Administration",
 }  # fmt: skip
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {

@@ -48,6 +48,10 @@ class AsyncGatewayClient:
     async def draw(self, prompt: str, **params: Any) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.draw, prompt, **params)
 
+    async def batch(self, prompts: Sequence[str] | None = None, **job: Any) -> list[dict[str, Any]]:
+        """``on_progress`` is called from another thread."""
+        return await asyncio.to_thread(self._client.batch, prompts, **job)
+
     async def models(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.models)
 

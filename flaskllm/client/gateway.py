@@ -9,6 +9,7 @@ from urllib.parse import quote
 import urllib3
 
 from flaskllm.client.answers import ChunkStream, Generated, TextStream
+from flaskllm.client.batches import Batches, Progress
 from flaskllm.client.transport import Session, Transport, unreachable
 
 Message = Mapping[str, Any]
@@ -25,6 +26,7 @@ class GatewayClient:
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 120.0, retries: int = 2) -> None:
         self._http = Transport(url, token=token, timeout=timeout, retries=retries)
         self.providers = Providers(self._http)
+        self.batches = Batches(self._http)
 
     @classmethod
     def log_in(cls, url: str, username: str, password: str, **more: Any) -> Self:
@@ -71,6 +73,24 @@ class GatewayClient:
             "POST", "/v1/images/generations", _given({"model": model, "prompt": prompt, **params})
         )
         return document["data"]
+
+    def batch(
+        self,
+        prompts: Sequence[str] | None = None,
+        *,
+        requests: Sequence[Mapping[str, Any]] | None = None,
+        on_progress: Progress | None = None,
+        timeout: float | None = None,
+        **job: Any,
+    ) -> list[dict[str, Any]]:
+        """Ask many things and wait for all of them: the results in order, each with ``status``, ``text``, ``error``.
+
+        ``on_progress`` is given the job whenever it has moved on; ``job``: ``model``, ``max_concurrency``, …. Raises
+        `TimeoutError` after ``timeout`` seconds.
+        """
+        job_id = self.batches.submit(prompts, requests=requests, **job)["job_id"]
+        self.batches.wait(job_id, on_progress=on_progress, timeout=timeout)
+        return list(self.batches.results(job_id))
 
     def models(self) -> list[dict[str, Any]]:
         """The models that this caller may use."""

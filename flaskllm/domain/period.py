@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 
 def period_key(period: str, at: datetime) -> str:
@@ -38,3 +38,12 @@ def seconds_to_end(period: str, zone: tzinfo) -> float | None:
     at = datetime.now(zone)
     end = period_end(period, at)
     return None if end is None else max(1.0, end.timestamp() - at.timestamp())
+
+
+def iso(milliseconds: int) -> str:
+    """Milliseconds since 1970 as ISO 8601 in UTC.
+
+    >>> iso(0)
+    '1970-01-01T00:00:00.000Z'
+    """
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -164,6 +164,7 @@ class Reserve:
 class Settle:
     """The end of one attempt: ``values`` of `SETTLE_ATTEMPT`; ``call`` the row of the call, if it is over.
 
+    ``beside``: another operation, written in the same transaction (`repositories.writes`).
     ``result``: whether this was the one settlement.
     """
 
@@ -172,6 +173,7 @@ class Settle:
     spent: int
     holds: tuple[Hold, ...] = ()
     call: dict[str, Any] | None = None
+    beside: Any = None
     result: bool = False
 
     def renew(self) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flaskllm.services.accounts import AccountService
     from flaskllm.services.audit import AuditTrail
+    from flaskllm.services.batch_worker import BatchWorker
+    from flaskllm.services.batches import BatchService
     from flaskllm.services.catalogue import CatalogueCache
     from flaskllm.services.chat_orchestrator import ChatOrchestrator
     from flaskllm.services.conversations import ConversationService
@@ -53,6 +55,8 @@ class Services:
     conversations: ConversationService
     responses: ResponseService
     prompts: PromptService
+    batches: BatchService
+    batch_worker: BatchWorker
     idempotency: Idempotency
     templates: TemplateService
     usage: UsageService

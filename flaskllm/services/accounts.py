@@ -72,6 +72,7 @@ class AccountService:
         self._default_budget = None if default_budget is None else from_dollars(default_budget)
         self._sessions = Sessions(database, jwt, access_seconds=access_seconds, refresh_seconds=refresh_seconds)
         self.identify = self._sessions.identify
+        self.principal_of = self._sessions.principal_of
         self.refresh = self._sessions.refresh
         self.sweep = self._sessions.sweep
 

@@ -148,13 +148,15 @@ class CallBooks:
         error: DomainError | None = None,
         sent: bool = True,
         status: int = 200,
+        tell: Callable[[int | None], Any] | None = None,
     ) -> int | None:
         """The call is over: settle its last attempt, write its row and its line. Gives the cost of all attempts.
 
         ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
+        ``tell``: the answer, out of its cost, for whoever wants it written with its settlement (`CallContext.keep`).
         """
         try:
-            return self._close(attempt, attempts, usage=usage, error=error, sent=sent, status=status)
+            return self._close(attempt, attempts, usage=usage, error=error, sent=sent, status=status, tell=tell)
         finally:
             self._correct_tokens()
 
@@ -167,6 +169,7 @@ class CallBooks:
         error: DomainError | None,
         sent: bool,
         status: int,
+        tell: Callable[[int | None], Any] | None,
     ) -> int | None:
         if error is None and status < 400:
             attempts.worked()
@@ -182,7 +185,9 @@ class CallBooks:
         code = error.code if error else "client_closed" if status >= 400 else None
         outcome = Outcome(attempt.candidate, taken, total, attempts.number, status, code)
         row = self._usage.row(self._request, self._call, outcome)
-        self._ledger.settle(attempt, state=state, usage=taken, error_code=code, call=row)
+        keep = self._call.keep
+        beside = keep(tell(total)) if keep and tell else None
+        self._ledger.settle(attempt, state=state, usage=taken, error_code=code, call=row, beside=beside)
         self._usage.tell(row)
         return total
 

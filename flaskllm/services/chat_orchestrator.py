@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flaskllm.adapters.base import ChunkSource
-from flaskllm.domain.answer import Answer, Told
+from flaskllm.domain.answer import Answer, RateStatus, Told
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
@@ -226,9 +227,8 @@ class ChatOrchestrator:
             else:
                 crash.point(crash.AFTER_UPSTREAM)
                 attempts.began_to_answer(streamed=False)
-                cost = books.close(attempt, attempts, usage=usage)
-                dropped = tuple(getattr(result, "dropped", ()))
-                return Told(result, candidate, usage, cost, attempts.number, dropped, books.rates, attempts.story)
+                tell = partial(_told, result, candidate, usage, attempts, books.rates)
+                return tell(books.close(attempt, attempts, usage=usage, tell=tell))
         verdict = attempts.verdict()
         books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
         raise verdict
@@ -387,6 +387,19 @@ class ChatOrchestrator:
 def _as_the_token_says(request: OneRequest, call: CallContext) -> OneRequest:
     """A token may ask once for what `drop_params` asks for each call."""
     return replace(request, drop_params=True) if call.principal.drop_params else request
+
+
+def _told(
+    result: Result,
+    candidate: Candidate,
+    usage: Usage,
+    attempts: Attempts,
+    rates: tuple[tuple[str, RateStatus], ...],
+    cost: int | None,
+) -> Told[Result]:
+    """An answer, once it is known what it cost."""
+    dropped = tuple(getattr(result, "dropped", ()))
+    return Told(result, candidate, usage, cost, attempts.number, dropped, rates, attempts.story)
 
 
 def _guessed(request: ChatRequest) -> int:

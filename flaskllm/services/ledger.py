@@ -217,13 +217,16 @@ class Ledger:
         usage: Usage,
         error_code: str | None = None,
         call: dict[str, Any] | None = None,
+        beside: Any = None,
     ) -> int | None:
         """The attempt is over: ``settled`` at what it took, or ``released``. ``call``: its call's row, if that is over.
+
+        ``beside``: an operation of the repositories to be written in the same transaction.
 
         Gives the cost in 10⁻⁹ dollar, None where the model has no price. A second settlement changes nothing.
         """
         settlement = self.settlement(attempt, state=state, usage=usage, error_code=error_code)
-        settlement.call = call
+        settlement.call, settlement.beside = call, beside
         crash.point(crash.BEFORE_SETTLE)
         self.write_settlement(settlement)
         crash.point(crash.AFTER_SETTLE)

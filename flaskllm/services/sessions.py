@@ -17,6 +17,7 @@ from flaskllm.domain.principal import Budget, Principal
 from flaskllm.errors import DomainError, TokenExpired, TokenRevoked, Unauthenticated
 from flaskllm.models.types import now
 from flaskllm.repositories import sessions as repository
+from flaskllm.repositories import users
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.sessions import LoginSession, RefreshToken
 from flaskllm.repositories.users import User, get_user, lock_user
@@ -131,6 +132,17 @@ class Sessions:
             raise TokenExpired(OVER)
         return _principal(login.user, login.id)
 
+    def principal_of(self, user_id: str) -> Principal:
+        """A person who was let in before and whose session may be over by now. Raises `Unauthenticated`."""
+        return self._recent.get(f"user:{user_id}", lambda: self._read(user_id))
+
+    def _read(self, user_id: str) -> Principal:
+        with self._db.reading() as session:
+            user = users.get_user(session, user_id)
+        if user is None or user.status in BARRED:
+            raise Unauthenticated("The account is closed.")
+        return _principal(user, None)
+
     def _given(self, user: User, session_id: str, refresh: str) -> Login:
         access = self._jwt.write(user_id=user.id, session_id=session_id, seconds=self._access_seconds)
         return Login(user, access, refresh, self._access_seconds)
@@ -141,7 +153,7 @@ class Sessions:
             repository.sweep(session, before=now() - timedelta(days=1))
 
 
-def _principal(user: User, session_id: str) -> Principal:
+def _principal(user: User, session_id: str | None) -> Principal:
     return Principal(
         user_id=user.id,
         username=user.username,

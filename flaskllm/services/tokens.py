@@ -80,16 +80,20 @@ class TokenService:
         known = self._environment_hash
         return known is not None and hmac.compare_digest(known, api_token.hash_of(token))
 
-    def _load(self, digest: str) -> Principal:
-        at = now()
+    def principal_of(self, token_id: str) -> Principal:
+        """Whom a token speaks for that was accepted before, as of now. Raises as `identify` does."""
+        if token_id == ENVIRONMENT_ID:
+            return self._recent.get(token_id, self._environment_principal)
+        return self._recent.get(token_id, lambda: self._read(token_id))
+
+    def _read(self, token_id: str) -> Principal:
         with self._db.reading() as session:
-            row = repository.find_by_hash(session, digest)
-        if row is None or row.user.status in BARRED:
-            raise Unauthenticated(NOT_VALID)
-        if row.revoked_at is not None or (row.hash != digest and (not row.previous_until or row.previous_until <= at)):
-            raise TokenRevoked("The API token was revoked.")
-        if row.expires_at is not None and row.expires_at <= at:
-            raise TokenExpired("The API token has expired.")
+            row = repository.get_token(session, token_id, owner_id=None)
+        return _principal(_live_one(row, row.hash if row else ""))
+
+    def _load(self, digest: str) -> Principal:
+        with self._db.reading() as session:
+            row = _live_one(repository.find_by_hash(session, digest), digest)
         self._note_use(row)
         return _principal(row)
 
@@ -346,6 +350,18 @@ def _budget(asked: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"budget_amount": from_dollars(asked["amount"]), "budget_period": asked["period"]}
     except ValueError:
         raise invalid("budget.amount", "must be an amount in US dollars") from None
+
+
+def _live_one(row: ApiToken | None, digest: str) -> ApiToken:
+    """Raises `Unauthenticated`, `TokenRevoked` or `TokenExpired`."""
+    at = now()
+    if row is None or row.user.status in BARRED:
+        raise Unauthenticated(NOT_VALID)
+    if row.revoked_at is not None or (row.hash != digest and (not row.previous_until or row.previous_until <= at)):
+        raise TokenRevoked("The API token was revoked.")
+    if row.expires_at is not None and row.expires_at <= at:
+        raise TokenExpired("The API token has expired.")
+    return row
 
 
 def _found(token: ApiToken | None) -> ApiToken:

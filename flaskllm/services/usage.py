@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,6 +19,7 @@ from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.embedding import EmbedRequest
 from flaskllm.domain.image import ImageRequest
+from flaskllm.domain.period import iso
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.usage import PARTS, Usage
 from flaskllm.errors import invalid
@@ -175,12 +176,3 @@ def _folded(
 
 
 NOT_LOGGED = frozenset({"id", "tags", *PARTS})
-
-
-def iso(milliseconds: int) -> str:
-    """Milliseconds since 1970 as ISO 8601 in UTC.
-
-    >>> iso(0)
-    '1970-01-01T00:00:00.000Z'
-    """
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -14,6 +14,7 @@ from flaskllm.domain.pricing import dollars_text, to_dollars
 from flaskllm.domain.usage import BUCKETS, PIECES
 from flaskllm.errors import invalid
 from flaskllm.wire import xlsx
+from flaskllm.wire.cells import safe
 from flaskllm.wire.shapes import COUNT, MOMENT, STRING, Shape, maybe, record, several
 
 MOST_TOLD = 2**63 - 1
@@ -25,9 +26,6 @@ OWN_GROUPS = ("day", "token", "model", "provider", "tag")
 FIELDS_OF = {"user": ("user_id", "username"), "token": ("token_id", "token_name")}
 TOKENS = tuple(name for name in BUCKETS if name not in PIECES)
 """The buckets that hold tokens; images are counted by the piece."""
-
-_FORMULA = re.compile(r"[\s\x00-\x1f\ufeff\u200b\"';,]*[=+\-@|%＝＋－＠]")
-"""Also behind what a spreadsheet skips, or splits cells at."""
 
 SUM_SHAPES: Shape = {
     "requests": COUNT,
@@ -127,7 +125,7 @@ def write_csv(report: Any) -> str:
     writer = csv.writer(lines, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow([*columns, *SUM_COLUMNS])
     for group, held in report.series:
-        writer.writerow([*(_safe(group[name] or "") for name in columns), *_flat(_sums(held)).values()])
+        writer.writerow([*(safe(group[name] or "") for name in columns), *_flat(_sums(held)).values()])
     return lines.getvalue()
 
 
@@ -155,10 +153,6 @@ def _group_columns(report: Any) -> list[str]:
 
 def _typed(name: str, value: str | None) -> xlsx.Cell:
     return date.fromisoformat(value) if name == "day" and value else value
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _sums(totals: Any) -> dict[str, Any]:

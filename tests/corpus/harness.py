@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode
@@ -116,10 +117,23 @@ class World:
         }
         self.names["${A.id.upper()}"] = self.names["${A.id}"].upper()
         self.token_of_b = self.people["b"].token()[0]
+        self.names["${B.used_key}"] = "the-key-of-bobby"
         upstream.reset()
 
     def _conversation(self, who: str, message: str) -> str:
         return str(self.people[who].call("POST", "/llm/chat", {"message": message}).json["data"]["conversation_id"])
+
+    @cached_property
+    def _job_of_b(self) -> str:
+        b = self.people["b"]
+        headers = {**b.headers, "Idempotency-Key": self.names["${B.used_key}"]}
+        sent = b.http.post("/v1/batch/generate", json={"prompts": [SAID_BY_B]}, headers=headers)
+        assert sent.status_code == 202, sent.json
+        return str(sent.json["job_id"])
+
+    def job_of_b(self) -> str:
+        """The id of a batch of Bobby's, submitted where a case first asks for it."""
+        return self._job_of_b
 
     def filled(self, value: Any) -> Any:
         """The case's value with its fixtures in it."""
@@ -202,6 +216,8 @@ class Played:
 def play(world: World, case: Case) -> Played:
     """Send what the case says, as the person it says."""
     said = world.filled(expanded(case["input"]))
+    if case["path"].startswith("/v1/batch") and case["group"] == "idor":
+        world.job_of_b()
     before = world.rows()
     if "upstream" in said:
         world.script(said["upstream"])
@@ -215,6 +231,8 @@ def _own_id(world: World, case: Case, said: dict[str, Any]) -> str:
     """What stands for ``{id}``; somebody else's object is one of the kind that the path names."""
     if said.get("id") != "${B.id_of_same_kind}":
         return str(said.get("id", ""))
+    if case["path"].startswith("/v1/batch"):
+        return world.job_of_b()
     return world.token_of_b if case["path"].startswith("/api/tokens") else world.names["${B.id}"]
 
 
@@ -336,6 +354,16 @@ def same_as_missing(played: Played, _: str) -> None:
 
 def _without_id(body: bytes) -> bytes:
     return re.sub(rb'"request_id":"[^"]*"', b"", body)
+
+
+def new_job(played: Played, _: str) -> None:
+    """Not Bobby's, under whatever key he submitted his."""
+    assert played.response.json["job_id"] != played.world.job_of_b()
+
+
+def object_of_b_unseen(played: Played, _: str) -> None:
+    assert played.world.job_of_b().encode() not in played.body
+    assert SAID_BY_B.encode() not in played.body
 
 
 def object_of_b_unchanged(played: Played, _: str) -> None:
@@ -583,6 +611,8 @@ ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
     "only_own_objects": only_own_objects,
     "body.same_as": same_as_missing,
     "b.object.unchanged": object_of_b_unchanged,
+    "b.object.unseen": object_of_b_unseen,
+    "new_job": new_job,
     "principal": principal_is,
     "principal.role": role_is,
     "links.not_from_header": links_not_from_header,

@@ -21,10 +21,10 @@ from tests.corpus.harness import (
 from tests.upstream import Upstream
 
 WAITING = frozenset({
-    "AUTHZ-FUNCTION-021", "IDOR-006", "IDOR-007", "IDOR-008", "IDOR-009", "IDOR-036", "JSON-086",
+    "AUTHZ-FUNCTION-021",
 })  # fmt: skip
-"""Cases about doors that are not there yet: the administrators' page, and batches."""
-LATER = frozenset({"admin_ui.rendered_as_text", "new_job", "b.object.unseen"})
+"""Cases about doors that are not there yet: the administrators' page."""
+LATER = frozenset({"admin_ui.rendered_as_text"})
 """Assertions about what is not there yet: the same."""
 PLAYED = [as_parameter(case) for case in CASES if case["id"] not in WAITING]
 

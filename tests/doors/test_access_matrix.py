@@ -41,6 +41,7 @@ ASKED = {
     r"GET /llm-gate/v1/providers$": "signed in",
     r"\w+ .*/embeddings$": "embeddings",
     r"\w+ .*/images": "images",
+    r"\w+ /v1/batch\b": "batch",
     r"\w+ /(v1|llm|llm-gate|openai)/": "chat",
 }
 """The first that fits; a path that none does is nobody's decision yet."""
@@ -233,10 +234,11 @@ def test_somebody_elses_thing_answers_on_every_route_as_one_that_is_not_there(
         owner.token()[0],
         owner.call("POST", "/llm/chat", {"message": "hello"}).json["data"]["conversation_id"],
         owner.call("POST", "/v1/responses", {"input": "hello"}).json["id"],
+        owner.call("POST", "/v1/batch/generate", {"prompts": ["hello"]}).json["job_id"],
     ]
     reads = [(route, thing) for route in by_id(routes) if route.method == "GET" for thing in things]
     before = [reply(owner, route, thing) for route, thing in reads]
-    assert [status for status, _ in before].count(200) == 4
+    assert [status for status, _ in before].count(200) == 6
     for route in by_id(routes):
         for thing in things:
             missing = thing[:-6] + ("000000" if thing[-6:] != "000000" else "111111")
@@ -249,7 +251,12 @@ def test_somebody_elses_thing_answers_on_every_route_as_one_that_is_not_there(
 def by_id(routes: list[Route]) -> list[Route]:
     """Everybody's own routes that take an id."""
     found = [route for route in routes if "<" in route.rule and route.asks not in ("admin", "metrics")]
-    assert {route.rule.split("<")[0] for route in found} >= {"/api/tokens/", "/llm/conversations/", "/v1/responses/"}
+    assert {route.rule.split("<")[0] for route in found} >= {
+        "/api/tokens/",
+        "/llm/conversations/",
+        "/v1/responses/",
+        "/v1/batch/",
+    }
     return found
 
 

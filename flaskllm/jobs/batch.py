@@ -1,0 +1,32 @@
+"""What a work-horse does: a turn at the batches, or the housekeeping. Its arguments are hints; all else is in SQL."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from flaskllm.extensions import services
+from flaskllm.services.batch_worker import Bounds
+
+log = logging.getLogger(__name__)
+
+TURN_S, TURN_ITEMS = 600.0, 500
+"""One turn of a work-horse: then it rings again, so that no fork lives for hours."""
+stopped = threading.Event()
+"""The worker is asked to end: what is in flight ends, the rest is given back."""
+
+
+def run_batch(job_id: object) -> None:
+    """Work a turn, on whatever is next in fair order; the id only says who rang."""
+    if not isinstance(job_id, str) or (job_id and not services.batches.exists(job_id)):
+        log.warning("the doorbell rang for a job that is not there")
+    services.housekeeper.wake()
+    taken = services.batch_worker.work(Bounds(seconds=TURN_S, items=TURN_ITEMS), stopped)
+    if taken >= TURN_ITEMS and not stopped.is_set():
+        services.batches.ring("")
+
+
+def sweep() -> None:
+    """The housekeeping, where no web process does it."""
+    services.housekeeper.run_due()
+    services.batches.ring_if_open()

@@ -1,0 +1,576 @@
+"""Batches: what is read of them, and the statements that workers write, each an operation of the committer.
+
+Whoever writes about items first takes the rows of their jobs, in one order, so that no two can deadlock. Leases and
+expiries are told by the database's clock: workers on several machines have several others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, exists, func, select, text
+from sqlalchemy.orm import Session
+
+from flaskllm.domain.batch import (
+    CANCELLED,
+    CLAIMED,
+    COMPLETED,
+    EXPIRED,
+    FAILED,
+    INCOMING,
+    MOST_TRIES,
+    OPEN,
+    POISONED,
+    QUEUED,
+    Claimed,
+    Ended,
+    Item,
+    Job,
+    NewItem,
+    Submission,
+    Waiting,
+    fair_order,
+)
+from flaskllm.models.batch import BatchItemRow, BatchJobRow
+from flaskllm.repositories.committer import Connection
+from flaskllm.repositories.ledger import MOST_SUM, now_ms
+
+MOST_JOBS = 500
+"""Jobs that are looked at for one claim."""
+MOST_AT_ONCE = 16
+"""Items of one job taken at a time, so that jobs take turns."""
+CHUNK = 2000
+"""Items changed in one transaction where many are."""
+SQLITE_NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)"
+POSTGRESQL_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+JOB = (
+    "id, kind, door, scope, user_id, token_id, status, ending, max_concurrency, total, completed, failed, cancelled, "
+    "prompt_tokens, completion_tokens, cost, unpriced, model, metadata, callback_url, details, created_at, started_at, "
+    "finished_at, expires_at"
+)
+JOB_NAMES = tuple(JOB.split(", "))
+
+WAITING = """
+SELECT id, user_id, priority, claimed_at, created_at FROM batch_jobs
+WHERE finished_at IS NULL AND ending IS NULL AND status <> 'incoming' AND resumes_at <= {now} AND expires_at > {now}
+    AND EXISTS (SELECT 1 FROM batch_items
+        WHERE job_id = batch_jobs.id AND state = 'open' AND tries BETWEEN :low AND :high AND ready_at <= {now})
+LIMIT :most
+"""
+TAKE_JOB = """
+UPDATE batch_jobs SET claimed_at = CASE WHEN {now} > :last THEN {now} ELSE :last + 1 END, status = 'running',
+    started_at = COALESCE(started_at, {now})
+WHERE id = :id AND finished_at IS NULL AND ending IS NULL AND status <> 'incoming'
+"""
+READ_JOB = f"SELECT {JOB} FROM batch_jobs WHERE id = :id"  # noqa: S608  (our own names)
+IN_HAND = "SELECT count(*) FROM batch_items WHERE job_id = :id AND state = 'claimed'"
+TAKE_ITEMS = """
+UPDATE batch_items SET state = 'claimed', owner = :owner, fence = fence + 1, lease_until = {now} + :lease
+WHERE job_id = :id AND state = 'open' AND idx IN (
+    SELECT idx FROM batch_items
+    WHERE job_id = :id AND state = 'open' AND tries = :tries AND ready_at <= {now} ORDER BY ready_at, idx LIMIT :most)
+RETURNING idx, question, fence, tries
+"""
+RENEW = "UPDATE batch_items SET lease_until = {now} + :lease WHERE owner = :owner AND state = 'claimed'"
+LOCK_JOB = "SELECT 1 FROM batch_jobs WHERE id = :id FOR UPDATE"
+STORE = """
+UPDATE batch_items SET state = :state, owner = NULL, text = :text, finish_reason = :finish_reason, model = :model,
+    prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens, cost = :cost, error_code = :error_code,
+    error_message = :error_message, response = :response
+WHERE job_id = :job_id AND idx = :idx AND fence = :fence AND state = 'claimed'
+"""
+COUNT = """
+UPDATE batch_jobs SET completed = completed + :completed, failed = failed + :failed,
+    cancelled = cancelled + :cancelled, prompt_tokens = prompt_tokens + :prompt_tokens,
+    completion_tokens = completion_tokens + :completion_tokens, unpriced = unpriced + :unpriced,
+    cost = CASE WHEN cost > :most - :cost THEN :most ELSE cost + :cost END
+WHERE id = :id
+"""
+FINISH = """
+UPDATE batch_jobs SET finished_at = {now}, status = COALESCE(
+    CASE WHEN completed = total THEN 'completed' END, ending, CASE WHEN failed = total THEN 'failed' END, 'completed')
+WHERE id = :id AND finished_at IS NULL AND status <> 'incoming' AND completed + failed + cancelled >= total
+"""
+GIVE_BACK = """
+UPDATE batch_items SET state = 'open', owner = NULL, ready_at = CASE WHEN :wait = 0 THEN 0 ELSE {now} + :wait END
+WHERE job_id = :job_id AND idx = :idx AND fence = :fence AND state = 'claimed'
+"""
+PAUSE = "UPDATE batch_jobs SET resumes_at = {now} + :wait WHERE id = :id AND resumes_at < {now} + :wait"
+ABANDONED = """
+SELECT job_id, idx, fence, tries FROM batch_items
+WHERE state = 'claimed' AND lease_until < {now} ORDER BY lease_until LIMIT :most
+"""
+FREE = """
+UPDATE batch_items SET state = 'open', owner = NULL, tries = tries + 1
+WHERE job_id = :job_id AND idx = :idx AND fence = :fence AND state = 'claimed' AND lease_until < {now}
+"""
+POISON = """
+UPDATE batch_items SET state = 'failed', owner = NULL, tries = tries + 1, error_code = :code, error_message = :message
+WHERE job_id = :job_id AND idx = :idx AND fence = :fence AND state = 'claimed' AND lease_until < {now}
+"""
+OVERDUE = """
+SELECT id FROM batch_jobs
+WHERE finished_at IS NULL AND ending IS NULL AND status <> 'incoming' AND expires_at <= {now}
+"""
+EXPIRE = "UPDATE batch_jobs SET ending = 'expired' WHERE id = :id AND finished_at IS NULL AND ending IS NULL"
+ENDING = "SELECT id, ending FROM batch_jobs WHERE finished_at IS NULL AND ending IS NOT NULL"
+CANCEL = """
+UPDATE batch_jobs SET ending = 'cancelled', status = 'cancelling'
+WHERE id = :id AND finished_at IS NULL AND ending IS NULL AND status <> 'incoming'
+"""
+CLOSE_ITEMS = """
+UPDATE batch_items SET state = :state, error_code = :code, error_message = :message
+WHERE job_id = :id AND state = 'open' AND idx IN (
+    SELECT idx FROM batch_items WHERE job_id = :id AND state = 'open' LIMIT :most)
+"""
+REOPEN_ITEMS = """
+UPDATE batch_items SET state = 'open', tries = 0, ready_at = 0, error_code = NULL, error_message = NULL
+WHERE job_id = :id AND state = 'failed' AND idx >= :first AND idx < :first + :most
+"""
+REOPEN_JOB = """
+UPDATE batch_jobs SET failed = failed - :moved, status = 'queued', finished_at = NULL, ending = NULL, resumes_at = 0,
+    expires_at = {now} + :life
+WHERE id = :id
+"""
+INSERT_ITEM = """
+INSERT INTO batch_items (job_id, idx, custom_id, question, state, tries, ready_at, fence, lease_until, prompt_tokens,
+    completion_tokens)
+VALUES (:job_id, :idx, :custom_id, :question, 'open', 0, 0, 0, 0, 0, 0)
+"""
+POISONED_MESSAGE = f"The worker that asked this died {MOST_TRIES} times."
+EXPIRED_MESSAGE = "The job expired before this was asked."
+
+
+def _sql(connection: Connection, statement: str) -> str:
+    return statement.replace("{now}", SQLITE_NOW if connection.is_sqlite else POSTGRESQL_NOW)
+
+
+class Operation:
+    """What needs no care at a second try: it changes nothing that it changed already."""
+
+    __slots__ = ()
+
+    def renew(self) -> None:
+        """Nothing drawn."""
+
+    def look(self) -> None:
+        """What was done is found done."""
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        """Whose items it will write about."""
+        return ()
+
+
+@dataclass(slots=True)
+class Take(Operation):
+    """Items for a worker that has room for ``most``, in fair turn over all jobs, or of one job only.
+
+    ``tries``: how many workers these have taken down (`domain.batch.most_together`). ``result``: what is claimed.
+    """
+
+    owner: str
+    most: int
+    lease_ms: int
+    tries: int = 0
+    job_id: str | None = None
+    result: list[Claimed] = field(default_factory=list)
+
+    def write(self, connection: Connection, locked: set[str]) -> None:
+        self.result = []
+        found = _waiting(connection, self.tries, self.tries)
+        last = max((waiting.claimed_at for waiting in found), default=0)
+        for waiting in fair_order(found):
+            if len(self.result) >= self.most:
+                break
+            if self.job_id in (None, waiting.id) and _lock_one(connection, waiting.id, locked):
+                self.result += self._take(connection, waiting.id, self.most - len(self.result), last)
+
+    def _take(self, connection: Connection, job_id: str, most: int, last: int) -> list[Claimed]:
+        """``last``: when the latest turn was; this one comes after it, also within the same millisecond."""
+        if connection.execute(_sql(connection, TAKE_JOB), {"id": job_id, "last": last}).rowcount != 1:
+            return []
+        job = job_of(connection.execute(READ_JOB, {"id": job_id}).fetchone())
+        (in_hand,) = connection.execute(IN_HAND, {"id": job_id}).fetchone()
+        room = min(most, MOST_AT_ONCE, job.max_concurrency - in_hand)
+        return self._take_items(connection, job, room) if room > 0 else []
+
+    def _take_items(self, connection: Connection, job: Job, most: int) -> list[Claimed]:
+        values = {"id": job.id, "owner": self.owner, "lease": self.lease_ms, "tries": self.tries, "most": most}
+        rows = connection.execute(_sql(connection, TAKE_ITEMS), values).fetchall()
+        return [Claimed(job, idx, json.loads(question), fence, tries) for idx, question, fence, tries in sorted(rows)]
+
+
+@dataclass(slots=True)
+class Suspects(Operation):
+    """Whether items wait that were in the hands of a worker that died. ``result``: that."""
+
+    result: bool = False
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        self.result = bool(_waiting(connection, 1, MOST_TRIES))
+
+
+def _lock_one(connection: Connection, job_id: str, locked: set[str]) -> bool:
+    """Out of order, so it is waited for only where nothing else is held."""
+    if connection.is_sqlite or job_id in locked:
+        return True
+    statement = f"{LOCK_JOB} SKIP LOCKED" if locked else LOCK_JOB
+    if connection.execute(statement, {"id": job_id}).fetchone() is None:
+        return False
+    locked.add(job_id)
+    return True
+
+
+def _waiting(connection: Connection, low: int, high: int) -> list[Waiting]:
+    values = {"most": MOST_JOBS, "low": low, "high": high}
+    return [Waiting(*row) for row in connection.execute(_sql(connection, WAITING), values).fetchall()]
+
+
+@dataclass(slots=True)
+class Renew(Operation):
+    """The owner is still at work. ``result``: how many items it holds."""
+
+    owner: str
+    lease_ms: int
+    result: int = 0
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        values = {"owner": self.owner, "lease": self.lease_ms}
+        self.result = connection.execute(_sql(connection, RENEW), values).rowcount
+
+
+@dataclass(slots=True)
+class Store(Operation):
+    """The result of an item. ``result``: whether it was stored; False where somebody else has the item now."""
+
+    job_id: str
+    index: int
+    fence: int
+    ended: Ended
+    result: bool | None = None
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        return (self.job_id,)
+
+    def values(self) -> dict[str, Any]:
+        ended = self.ended
+        return {name: getattr(ended, name) for name in ended.__slots__} | {
+            "job_id": self.job_id, "idx": self.index, "fence": self.fence
+        }  # fmt: skip
+
+
+def _store_all(connection: Connection, stores: Sequence[Store]) -> None:
+    """Results of a group, and what they add to their jobs; the last result of a job ends it."""
+    sums: dict[str, _Sums] = defaultdict(_Sums)
+    for one in stores:
+        one.result = connection.execute(STORE, one.values()).rowcount == 1
+        if one.result:
+            sums[one.job_id].add(one.ended)
+    for job_id, found in sorted(sums.items()):
+        _count(connection, job_id, found)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What results add to their job."""
+
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: int = 0
+    unpriced: int = 0
+
+    def add(self, ended: Ended) -> None:
+        setattr(self, ended.state, getattr(self, ended.state) + 1)
+        self.prompt_tokens += ended.prompt_tokens
+        self.completion_tokens += ended.completion_tokens
+        self.cost += ended.cost or 0
+        self.unpriced += ended.state == COMPLETED and ended.cost is None
+
+
+def _count(connection: Connection, job_id: str, sums: _Sums) -> None:
+    values = {name: getattr(sums, name) for name in sums.__slots__}
+    values["cost"] = min(sums.cost, MOST_SUM)
+    connection.execute(COUNT, {**values, "id": job_id, "most": MOST_SUM})
+    connection.execute(_sql(connection, FINISH), {"id": job_id})
+
+
+@dataclass(slots=True)
+class GiveBack(Operation):
+    """Items that were not asked after all: open again in ``wait_ms``, and so is the rest of their job if it pauses."""
+
+    items: Sequence[Claimed]
+    wait_ms: int = 0
+    pause: bool = False
+    result: int = 0
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        return {item.job.id for item in self.items}
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        self.result = 0
+        for item in self.items:
+            values = {"job_id": item.job.id, "idx": item.index, "fence": item.fence, "wait": self.wait_ms}
+            self.result += connection.execute(_sql(connection, GIVE_BACK), values).rowcount
+        for job_id in sorted(self.jobs(connection) if self.pause else ()):
+            connection.execute(_sql(connection, PAUSE), {"id": job_id, "wait": self.wait_ms})
+
+
+@dataclass(slots=True)
+class Reap(Operation):
+    """Items whose worker died: open again, or failed where it was the last try. ``result``: (freed, failed)."""
+
+    result: tuple[int, int] = (0, 0)
+    rows: list[Any] = field(default_factory=list)
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        self.rows = connection.execute(_sql(connection, ABANDONED), {"most": CHUNK}).fetchall()
+        return {row[0] for row in self.rows}
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        freed, failed = 0, 0
+        for job_id, idx, fence, tries in self.rows:
+            values = {"job_id": job_id, "idx": idx, "fence": fence}
+            if tries + 1 < MOST_TRIES:
+                freed += connection.execute(_sql(connection, FREE), values).rowcount
+                continue
+            told = {"code": POISONED, "message": POISONED_MESSAGE}
+            if connection.execute(_sql(connection, POISON), {**values, **told}).rowcount:
+                failed += 1
+                _count(connection, job_id, _Sums(failed=1))
+        self.result = (freed, failed)
+
+
+@dataclass(slots=True)
+class Cancel(Operation):
+    """No open item is asked any more. ``result``: whether it was still to be cancelled."""
+
+    job_id: str
+    result: bool = False
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        return (self.job_id,)
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        self.result = connection.execute(CANCEL, {"id": self.job_id}).rowcount == 1
+
+
+@dataclass(slots=True)
+class Overdue(Operation):
+    """Jobs past their time begin to end. ``result``: all that are ending, with the reason."""
+
+    result: list[tuple[str, str]] = field(default_factory=list)
+    overdue: list[str] = field(default_factory=list)
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        self.overdue = [job_id for (job_id,) in connection.execute(_sql(connection, OVERDUE)).fetchall()]
+        return self.overdue
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        for job_id in self.overdue:
+            connection.execute(EXPIRE, {"id": job_id})
+        self.result = [(job_id, ending) for job_id, ending in connection.execute(ENDING).fetchall()]
+
+
+@dataclass(slots=True)
+class Close(Operation):
+    """Some of the open items of a job that is ending get their result. ``result``: whether there may be more."""
+
+    job_id: str
+    ending: str
+    result: bool = False
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        return (self.job_id,)
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        expired = self.ending == EXPIRED
+        values = {
+            "id": self.job_id, "most": CHUNK, "state": FAILED if expired else CANCELLED,
+            "code": EXPIRED if expired else None, "message": EXPIRED_MESSAGE if expired else None,
+        }  # fmt: skip
+        closed = connection.execute(CLOSE_ITEMS, values).rowcount
+        _count(connection, self.job_id, _Sums(failed=closed) if expired else _Sums(cancelled=closed))
+        self.result = closed == CHUNK
+
+
+@dataclass(slots=True)
+class Reopen(Operation):
+    """The failed items of a stretch are asked again. ``result``: how many."""
+
+    job_id: str
+    first: int
+    life_ms: int
+    result: int = 0
+
+    def jobs(self, connection: Connection) -> Collection[str]:
+        return (self.job_id,)
+
+    def write(self, connection: Connection, _locked: set[str]) -> None:
+        values = {"id": self.job_id, "first": self.first, "most": CHUNK}
+        self.result = moved = connection.execute(REOPEN_ITEMS, values).rowcount
+        if moved:
+            values = {"id": self.job_id, "moved": moved, "life": self.life_ms}
+            connection.execute(_sql(connection, REOPEN_JOB), values)
+
+
+def write_all(connection: Connection, operations: Sequence[Any]) -> None:
+    """A group: results first, which make room for what is taken."""
+    locked = {job_id for one in operations for job_id in one.jobs(connection)}
+    _lock_jobs(connection, locked)
+    _store_all(connection, [one for one in operations if isinstance(one, Store)])
+    for one in operations:
+        if not isinstance(one, Store):
+            one.write(connection, locked)
+
+
+def _lock_jobs(connection: Connection, job_ids: Collection[str]) -> None:
+    """On PostgreSQL, the rows of these jobs in one order; SQLite has one writer."""
+    if not connection.is_sqlite:
+        for job_id in sorted(job_ids):
+            connection.execute(LOCK_JOB, {"id": job_id})
+
+
+# -- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """A job out of the columns of `JOB`."""
+    held = dict(zip(JOB_NAMES, row, strict=True))
+    unpriced = held.pop("unpriced")
+    held["cost"] = None if unpriced else held["cost"]
+    return Job(**held | {"metadata": json.loads(held["metadata"]), "details": json.loads(held["details"])})
+
+
+_COLUMNS = [getattr(BatchJobRow, "job_metadata" if name == "metadata" else name) for name in JOB_NAMES]
+
+
+def add_job(session: Session, job_id: str, submission: Submission, owner: tuple[str, str | None], life_ms: int) -> None:
+    """A job that nobody sees before `open_job`; ``owner``: the ids of user and token."""
+    at = now_ms()
+    values = {
+        "id": job_id,
+        "kind": submission.kind,
+        "door": submission.door,
+        "scope": submission.scope,
+        "user_id": owner[0],
+        "token_id": owner[1],
+        "status": INCOMING,
+        "priority": submission.priority,
+        "max_concurrency": submission.max_concurrency,
+        "total": 0,
+        "model": submission.model,
+        "job_metadata": _json(submission.metadata),
+        "callback_url": submission.callback_url,
+        "details": _json(submission.details),
+        "created_at": at,
+        "expires_at": at + life_ms,
+    }
+    session.add(BatchJobRow(**values))
+
+
+def add_items(session: Session, job_id: str, first: int, items: Iterable[NewItem]) -> int:
+    """More items of a job that is still incoming, the first at that place. Gives how many."""
+    rows = [
+        {"job_id": job_id, "idx": place, "custom_id": item.custom_id, "question": _json(item.question)}
+        for place, item in enumerate(items, first)
+    ]
+    session.execute(text(INSERT_ITEM), rows)
+    return len(rows)
+
+
+def open_job(session: Session, job_id: str, total: int, details: Mapping[str, Any] | None = None) -> None:
+    """All items are there: the job is accepted."""
+    row = session.get_one(BatchJobRow, job_id)
+    row.status, row.total = QUEUED, total
+    if details is not None:
+        row.details = _json(details)
+
+
+def find_job(session: Session, job_id: str, *, user_id: str | None, door: str | None = None) -> Job | None:
+    """Of this user and door (None: of any); somebody else's is as good as none."""
+    query = select(*_COLUMNS).where(BatchJobRow.id == job_id, BatchJobRow.status != INCOMING)
+    if user_id is not None:
+        query = query.where(BatchJobRow.user_id == user_id)
+    if door is not None:
+        query = query.where(BatchJobRow.door == door)
+    row = session.execute(query).one_or_none()
+    return None if row is None else job_of(row)
+
+
+def list_jobs(session: Session, user_id: str, door: str, *, limit: int, after: str | None) -> list[Job]:
+    """Newest first; ``after`` is the id that the page before ended with."""
+    row = BatchJobRow
+    query = select(*_COLUMNS).where(row.user_id == user_id, row.door == door, row.status != INCOMING)
+    start = session.get(row, after) if after else None
+    if start:
+        same, older = row.created_at == start.created_at, row.created_at < start.created_at
+        query = query.where(older | (same & (row.id < start.id)))
+    newest = query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)
+    return [job_of(found) for found in session.execute(newest)]
+
+
+_ITEM = [
+    getattr(BatchItemRow, name)
+    for name in ("idx", "custom_id", "state", "text", "finish_reason", "model", "prompt_tokens", "completion_tokens")
+] + [getattr(BatchItemRow, name) for name in ("cost", "error_code", "error_message", "response")]
+
+
+def list_items(
+    session: Session, job_id: str, *, first: int, limit: int, states: Collection[str] | None = None
+) -> list[Item]:
+    """In the order of the input, from this index on; ``states``: only those."""
+    row = BatchItemRow
+    query = select(*_ITEM).where(row.job_id == job_id, row.idx >= first).order_by(row.idx).limit(limit)
+    if states is not None:
+        query = query.where(row.state.in_(states))
+    return [_item_of(found) for found in session.execute(query)]
+
+
+def _item_of(row: Any) -> Item:
+    if row.state in (OPEN, CLAIMED):
+        return Item(row.idx, row.custom_id, row.state, None)
+    ended = Ended(
+        row.state, row.text or "", row.finish_reason, row.model, row.prompt_tokens, row.completion_tokens, row.cost,
+        row.error_code, row.error_message, row.response,
+    )  # fmt: skip
+    return Item(row.idx, row.custom_id, row.state, ended)
+
+
+def count_claimable(session: Session) -> int:
+    """Jobs with something to do, paused ones too."""
+    row, item = BatchJobRow, BatchItemRow
+    has_open = exists().where(item.job_id == row.id, item.state == OPEN)
+    query = select(func.count()).select_from(row)
+    found = session.scalar(
+        query.where(row.finished_at.is_(None), row.ending.is_(None), row.status != INCOMING, has_open)
+    )
+    return found or 0
+
+
+def old_jobs(session: Session, *, ended_before: int, incoming_before: int) -> list[str]:
+    """Jobs whose results are no longer kept, and submissions that broke off."""
+    row = BatchJobRow
+    broken = (row.status == INCOMING) & (row.created_at < incoming_before)
+    return list(session.scalars(select(row.id).where((row.finished_at < ended_before) | broken).limit(50)))
+
+
+def delete_some(session: Session, job_id: str) -> bool:
+    """Some items of a job, and the job with the last of them. True where there is more to do."""
+    item = BatchItemRow
+    places = session.scalars(select(item.idx).where(item.job_id == job_id).limit(CHUNK)).all()
+    if places:
+        session.execute(delete(item).where(item.job_id == job_id, item.idx.in_(places)))
+        return True
+    session.execute(delete(BatchJobRow).where(BatchJobRow.id == job_id))
+    return False
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value if isinstance(value, dict) else dict(value), ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,321 @@
+"""Who answers the items of batches: claims them under a lease, asks as many at once as it may, stores each result once.
+
+The same code runs in every mode: in ``flask worker``, in RQ's work-horse, and in a request that cannot wait for either.
+Several processes on several machines join one job; what a dead one held is free again when its lease ends
+(`BatchService.reap`), and what it writes afterwards carries an old fencing number and is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from flaskllm.domain.answer import Answer, Told
+from flaskllm.domain.batch import (
+    COMPLETED,
+    FAILED,
+    MOST_TRIES,
+    Claimed,
+    Ended,
+    Keep,
+    most_together,
+    question_of,
+)
+from flaskllm.domain.call import CallContext
+from flaskllm.domain.principal import Principal
+from flaskllm.errors import DomainError, Forbidden, InternalError, RateLimited, Unavailable
+from flaskllm.repositories.batches import GiveBack, Renew, Store, Suspects, Take
+from flaskllm.services.chat_orchestrator import ChatOrchestrator
+from flaskllm.services.shutdown import Shutdown
+
+log = logging.getLogger(__name__)
+
+SUSPECTS_EVERY_S = 2.0
+IDLE_S = 1.0
+"""Between two looks where nothing is to be done."""
+FULL_S = 0.05
+"""The same where all is in hand somewhere, and room may come any moment."""
+LONGEST_PAUSE_S = 60.0
+MOST_ERROR = 2000
+"""Characters of an error's message that are kept."""
+
+Runner = Callable[[Mapping[str, Any], CallContext, Keep], Ended]
+"""Answers one question of its kind. `Keep` is called at most once, for an answer that is settled while it is kept."""
+
+
+class ChatRunner:
+    """Items that are chats: kept by `domain.batch.question_to_json`."""
+
+    def __init__(self, chat: ChatOrchestrator) -> None:
+        self._chat = chat
+
+    def __call__(self, question: Mapping[str, Any], call: CallContext, keep: Keep) -> Ended:
+        request = question_of(question)
+        whole = bool(question.get("whole"))
+        call = replace(call, keep=lambda told: keep(ended_of(told, whole=whole)))
+        return ended_of(self._chat.complete(request, call), whole=whole)
+
+
+def ended_of(told: Told[Any], *, whole: bool) -> Ended:
+    """A chat's answer as the result of an item; ``whole``: with OpenAI's own document of it."""
+    answer = Answer(**vars(told))
+    body = answer.result.raw or orjson.dumps(answer.result.body)
+    return Ended(
+        COMPLETED,
+        text=answer.text.replace("\x00", ""),
+        finish_reason=answer.result.finish_reason,
+        model=answer.model[:256],
+        prompt_tokens=answer.usage.prompt_tokens,
+        completion_tokens=answer.usage.completion_tokens,
+        cost=answer.cost,
+        response=body.decode() if whole else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how much one turn of work may be. None: without end.
+
+    ``lingers``: it waits for more where nothing is to be done, until it is stopped.
+    """
+
+    seconds: float | None = None
+    items: int | None = None
+    job_id: str | None = None
+    lingers: bool = False
+
+
+class BatchWorker:
+    """One process's hands. ``places``: items at once; ``principal_of``: who a job speaks for, as of now; ``grace_s``:
+    how long items in flight may take once it is stopped; ``lease_s``: how long they stay its own when it says nothing.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Any], Any],
+        runners: Mapping[str, Runner],
+        *,
+        principal_of: Callable[[str, str | None], Principal],
+        shutdown: Shutdown,
+        places: int,
+        item_seconds: float,
+        grace_s: float,
+        lease_s: float,
+    ) -> None:
+        self._run = run
+        self._runners = runners
+        self._principal_of = principal_of
+        self._shutdown = shutdown
+        self.places = places
+        self.grace_s = grace_s
+        self.renewed_every_s = lease_s / 5
+        self._lease_ms = int(lease_s * 1000)
+        self._item_seconds = item_seconds
+        self._asking_who = threading.Lock()
+
+    def work(self, bounds: Bounds, stopped: threading.Event | None = None) -> int:
+        """Answer items until there are none, a bound is reached or it is stopped. Gives how many were answered."""
+        turn = _Turn(self, bounds, stopped or threading.Event())
+        return turn.run()
+
+    # -- what a turn needs -------------------------------------------------------------------------------------------
+
+    def take(self, owner: str, most: int, *, tries: int, job_id: str | None) -> list[Claimed]:
+        """Raises `Unavailable`."""
+        found: list[Claimed] = self._run(Take(owner, most, self._lease_ms, tries, job_id))
+        return found
+
+    def has_suspects(self) -> bool:
+        """Raises `Unavailable`."""
+        return bool(self._run(Suspects()))
+
+    @property
+    def draining(self) -> bool:
+        return self._shutdown.draining
+
+    def renew(self, owner: str) -> None:
+        self._quietly(Renew(owner, self._lease_ms))
+
+    def give_back(self, items: Sequence[Claimed], *, wait_s: float = 0.0, pause: bool = False) -> None:
+        """They were not asked; nobody's try is counted."""
+        if items:
+            self._quietly(GiveBack(items, int(wait_s * 1000), pause))
+
+    def _quietly(self, operation: Any) -> None:
+        """A database that is away: the lease ends, and the item is asked again."""
+        try:
+            self._run(operation)
+        except Unavailable:
+            log.warning("a batch's %s could not be written", type(operation).__name__)
+
+    def answer(self, item: Claimed) -> None:
+        """Ask one item and store what came of it. Never raises."""
+        kept: list[Store] = []
+
+        def keep(ended: Ended) -> Store:
+            kept.append(Store(item.job.id, item.index, item.fence, ended))
+            return kept[-1]
+
+        try:
+            ended = self._ask(item, keep)
+        except (RateLimited, Unavailable) as error:
+            wait_s = min(max(error.retry_after or 1.0, 0.5), LONGEST_PAUSE_S)
+            self.give_back([item], wait_s=wait_s, pause=True)
+        except DomainError as error:
+            self._store(item, _failed(error))
+        except Exception as error:  # one item's fault must not end the others
+            log.exception("a batch item failed: %s", type(error).__name__)
+            self._store(item, _failed(InternalError("The gateway failed on this item.")))
+        else:
+            if not kept:
+                self._store(item, ended)
+            elif kept[0].result is False:
+                log.warning("a result came after its lease was over and is refused")
+
+    def _store(self, item: Claimed, ended: Ended) -> None:
+        self._quietly(Store(item.job.id, item.index, item.fence, ended))
+
+    def _ask(self, item: Claimed, keep: Keep) -> Ended:
+        job = item.job
+        with self._asking_who:  # many threads ask the same: one asks the database for all
+            principal = self._principal_of(job.user_id, job.token_id)
+        if job.scope not in principal.scopes:
+            raise Forbidden(f"The scope {job.scope!r} is needed, and was taken away.")
+        runner = self._runners.get(job.kind)
+        if runner is None:
+            raise InternalError(f"Nobody here can answer items of the kind {job.kind!r}.")
+        started = time.monotonic()
+        call = CallContext(
+            principal=principal,
+            request_id=f"{job.id}-{item.index}",
+            door=job.door,
+            deadline=started + self._item_seconds,
+            started=started,
+            metadata=item.question.get("metadata") or job.metadata,
+            uses_cache=principal.cache,
+        )
+        return runner(item.question, call, keep)
+
+
+def _failed(error: DomainError) -> Ended:
+    return Ended(FAILED, error_code=error.code, error_message=error.message.replace("\x00", "")[:MOST_ERROR])
+
+
+class _Turn:
+    """One run of `BatchWorker.work`: its owner's name, its threads, what is in hand."""
+
+    def __init__(self, worker: BatchWorker, bounds: Bounds, stopped: threading.Event) -> None:
+        self._worker, self._bounds, self._stopped = worker, bounds, stopped
+        self._owner = f"{socket.gethostname()[:20]}:{os.getpid()}:{uuid4().hex[:16]}"
+        self._ends = None if bounds.seconds is None else time.monotonic() + bounds.seconds
+        self._changed = threading.Condition()
+        self._in_hand: dict[tuple[str, int], Claimed] = {}
+        self._taken = 0
+        self._suspects_next = 0.0
+
+    def run(self) -> int:
+        over = threading.Event()
+        threading.Thread(target=self._keep_renewing, args=(over,), name="batch leases", daemon=True).start()
+        try:
+            while not self._is_over() and self._look():
+                pass
+            self._finish()
+        finally:
+            over.set()
+        return self._taken
+
+    def _is_over(self) -> bool:
+        out_of_time = self._ends is not None and time.monotonic() >= self._ends
+        full = self._bounds.items is not None and self._taken >= self._bounds.items
+        return self._is_stopped() or out_of_time or full
+
+    def _is_stopped(self) -> bool:
+        return self._stopped.is_set() or self._worker.draining
+
+    def _keep_renewing(self, over: threading.Event) -> None:
+        while not over.wait(self._worker.renewed_every_s):
+            if self._in_hand:
+                self._worker.renew(self._owner)
+
+    def _look(self) -> bool:
+        """One look at what there is to do. False where there is nothing and nobody lingers."""
+        try:
+            self._clear_suspects()
+            busy = bool(self._in_hand)  # what ends while we look may make room for more
+            room = self._room()
+            items = self._take(room) if room > 0 else []
+        except Unavailable:
+            self._stopped.wait(IDLE_S)
+            return True
+        for item in items:
+            self._hand_out(item)
+        if not items and self._in_hand:
+            self._wait_for_room(FULL_S if room > 0 else IDLE_S)
+        elif not items and self._bounds.lingers:
+            self._stopped.wait(IDLE_S)
+        return bool(items) or busy or self._bounds.lingers
+
+    def _room(self) -> int:
+        room = self._worker.places - len(self._in_hand)
+        return room if self._bounds.items is None else min(room, self._bounds.items - self._taken)
+
+    def _clear_suspects(self) -> None:
+        """Items whose worker died are asked in small company, and then alone, with nothing else in hand: of what this
+        process dies, the others are innocent."""
+        if time.monotonic() < self._suspects_next:
+            return
+        self._suspects_next = time.monotonic() + SUSPECTS_EVERY_S
+        if not self._worker.has_suspects():
+            return
+        self._wait_until_empty()
+        for tries in range(1, MOST_TRIES):
+            while not self._is_over() and (items := self._take(most_together(tries) or 1, tries)):
+                for item in items:
+                    self._hand_out(item)
+                self._wait_until_empty()
+
+    def _take(self, most: int, tries: int = 0) -> list[Claimed]:
+        items = self._worker.take(self._owner, most, tries=tries, job_id=self._bounds.job_id)
+        self._taken += len(items)
+        return items
+
+    def _hand_out(self, item: Claimed) -> None:
+        with self._changed:
+            self._in_hand[item.job.id, item.index] = item
+        threading.Thread(target=self._answer, args=(item,), name="batch item", daemon=True).start()
+
+    def _answer(self, item: Claimed) -> None:
+        try:
+            self._worker.answer(item)
+        finally:
+            with self._changed:
+                self._in_hand.pop((item.job.id, item.index), None)
+                self._changed.notify_all()
+
+    def _wait_for_room(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def _wait_until_empty(self, seconds: float = float("inf")) -> None:
+        ends = time.monotonic() + seconds
+        with self._changed:
+            while self._in_hand and time.monotonic() < ends:
+                self._changed.wait(min(FULL_S, max(0.0, ends - time.monotonic())))
+                if self._is_stopped():
+                    ends = min(ends, time.monotonic() + self._worker.grace_s)
+
+    def _finish(self) -> None:
+        """What is in hand ends; where we are stopped, within the grace period, and the rest is somebody else's."""
+        self._wait_until_empty()
+        with self._changed:
+            left = list(self._in_hand.values())
+        self._worker.give_back(left)
