@@ -1,0 +1,71 @@
+"""``flask batch …`` and `client.batch`: submitted, answered by a worker, fetched."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from flaskllm.client import GatewayClient
+from flaskllm.services.batch_worker import Bounds
+from tests.actors import Caller
+
+
+@pytest.fixture
+def worker(app: Flask) -> Iterator[None]:
+    """One that lingers, in this process."""
+    stopped = threading.Event()
+    hands = app.extensions["flaskllm"].batch_worker
+    thread = threading.Thread(target=hands.work, args=(Bounds(lingers=True), stopped))
+    thread.start()
+    yield
+    stopped.set()
+    thread.join(10)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_file_is_submitted_watched_and_fetched(app: Flask, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\n\ntwo\n", encoding="utf-8")
+    run = app.test_cli_runner()
+    done = run.invoke(args=["batch", "submit", str(file), "--model", "demo", "--wait", "--json"])
+    assert done.exit_code == 0, done.output
+    job = json.loads(done.output.splitlines()[-1])
+    assert job["progress"] == {"total": 2, "completed": 2, "failed": 0}
+    told = run.invoke(args=["batch", "status", job["job_id"]])
+    assert "status: completed" in told.output
+    fetched = tmp_path / "out.jsonl"
+    assert run.invoke(args=["batch", "results", job["job_id"], "--output", str(fetched)]).exit_code == 0
+    assert [json.loads(line)["text"] for line in fetched.read_text().splitlines()] == ["[demo] one", "[demo] two"]
+
+
+def test_a_line_at_fault_is_told_in_one_line(app: Flask, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": 3}\n', encoding="utf-8")
+    done = app.test_cli_runner().invoke(args=["batch", "submit", str(file)])
+    assert done.exit_code == 1
+    assert "line 2.prompt: must be a string" in done.output
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_client_waits_and_tells_of_progress(app: Flask) -> None:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    seen: list[int] = []
+    with GatewayClient(f"http://127.0.0.1:{server.server_port}", token=Caller.on(app).token) as client:
+        rows = client.batch(
+            ["one", "two"], model="demo", on_progress=lambda job: seen.append(job["progress"]["completed"]), timeout=60
+        )
+        assert client.batches.estimate(["one"])["items"] == 1
+        assert len(client.batches.list()) == 1
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+    assert [row["text"] for row in rows] == ["[demo] one", "[demo] two"]
+    assert seen[-1] == 2
