@@ -220,7 +220,7 @@ class _Wiring:
         idempotency = Idempotency(self.answers, threads=self.threads)
         tokens = self._tokens()
         batches = BatchService(self.database, self.committer.run, router, ring=self._doorbell())
-        batch_worker = self._batch_worker(chat, tokens, accounts)
+        batch_worker = self._batch_worker(chat, tokens, accounts, quotas)
         chores = [
             *self._chores(conversations, responses, accounts),
             *_chores_of(idempotency, batches, settings.batch_lease),
@@ -326,11 +326,14 @@ class _Wiring:
 
         return RqDoorbell(self.settings.redis_url).ring
 
-    def _batch_worker(self, chat: ChatOrchestrator, tokens: TokenService, accounts: AccountService) -> BatchWorker:
+    def _batch_worker(
+        self, chat: ChatOrchestrator, tokens: TokenService, accounts: AccountService, quotas: QuotaService
+    ) -> BatchWorker:
         settings = self.settings
 
         def principal_of(user_id: str, token_id: str | None) -> Principal:
-            return tokens.principal_of(token_id) if token_id else accounts.principal_of(user_id)
+            found = tokens.principal_of(token_id) if token_id else accounts.principal_of(user_id)
+            return quotas.applied(found)
 
         return BatchWorker(
             self.committer.run,

@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from flaskllm.domain.api_token import TokenFields
+from flaskllm.domain.audit import SYSTEM
 from flaskllm.domain.batch import Ended, NewItem, Submission, question_to_json
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
@@ -155,6 +156,16 @@ def test_a_spent_budget_fails_the_item_with_that_code(hall: Services, upstream: 
     assert item.result is not None
     assert item.result.error_code == "budget_exceeded"
     assert not upstream.requests
+
+
+def test_a_quota_holds_for_items_too(hall: Services, caller: Principal) -> None:
+    budgets = [{"amount": 0, "period": "day"}]
+    hall.quotas.put("installation", {"budgets": budgets}, SYSTEM)  # type: ignore[typeddict-item]
+    job = hall.batches.submit(caller, SUBMISSION, [asked("one")])
+    hall.batch_worker.work(Bounds())
+    (item,) = hall.batches.items(job)
+    assert item.result is not None
+    assert item.result.error_code == "budget_exceeded"
 
 
 def test_failed_items_and_only_they_are_asked_again(hall: Services, caller: Principal, upstream: Upstream) -> None:
