@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flaskllm.adapters.base import ChunkSource
-from flaskllm.domain.answer import Answer, RateStatus, Told
+from flaskllm.domain.answer import Answer, Told
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
@@ -227,7 +227,7 @@ class ChatOrchestrator:
             else:
                 crash.point(crash.AFTER_UPSTREAM)
                 attempts.began_to_answer(streamed=False)
-                tell = partial(_told, result, candidate, usage, attempts, books.rates)
+                tell = partial(_told, result, candidate, usage, attempts, books)
                 return tell(books.close(attempt, attempts, usage=usage, tell=tell))
         verdict = attempts.verdict()
         books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
@@ -394,12 +394,12 @@ def _told(
     candidate: Candidate,
     usage: Usage,
     attempts: Attempts,
-    rates: tuple[tuple[str, RateStatus], ...],
+    books: CallBooks,
     cost: int | None,
 ) -> Told[Result]:
-    """An answer, once it is known what it cost."""
+    """An answer, once it is known what it cost, and with what is left of the limits then."""
     dropped = tuple(getattr(result, "dropped", ()))
-    return Told(result, candidate, usage, cost, attempts.number, dropped, rates, attempts.story)
+    return Told(result, candidate, usage, cost, attempts.number, dropped, books.rates, attempts.story)
 
 
 def _guessed(request: ChatRequest) -> int:
