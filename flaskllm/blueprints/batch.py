@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from flask import Blueprint, Response, request
 
@@ -109,11 +110,11 @@ def list_jobs() -> Response:
     return listing([wire.write_job(job, _now()) for job in jobs], following)
 
 
-@bp.get("/<job_id>")
+@bp.get("/<uuid:job_id>")
 @documented("A job: how far it is", answer=wire.JOB)
-def read_job(job_id: str) -> Response:
+def read_job(job_id: UUID) -> Response:
     query()
-    return _job(services.batches.get(current_principal(), job_id, door=DOOR))
+    return _job(services.batches.get(current_principal(), str(job_id), door=DOOR))
 
 
 def _job(job: Job) -> Response:
@@ -124,7 +125,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-@bp.get("/<job_id>/results")
+@bp.get("/<uuid:job_id>/results")
 @documented(
     "The results so far, in the order of the input",
     answer=wire.RESULTS,
@@ -139,12 +140,12 @@ def _now() -> int:
     ),
     description="In CSV, cells that a spreadsheet would take for a formula begin with `'`.",
 )
-def read_results(job_id: str) -> Response:
+def read_results(job_id: UUID) -> Response:
     asked = page("format")
     form = asked.given.get("format") or _accepted()
     if form not in FORMATS:
         raise invalid("format", f"must be one of {', '.join(FORMATS)}")
-    job = services.batches.get(current_principal(), job_id, door=DOOR)
+    job = services.batches.get(current_principal(), str(job_id), door=DOOR)
     response = _page_of(job, asked.limit, asked.after) if form == "json" else _all_of(job, form)
     response.vary.add("Accept")
     return response
@@ -174,21 +175,21 @@ def _all_of(job: Job, form: str) -> Response:
     return response
 
 
-@bp.post("/<job_id>/cancel")
+@bp.post("/<uuid:job_id>/cancel")
 @documented(
     "Stop a job: what is in flight ends, the rest is not asked",
     answer=wire.JOB,
     errors=(409,),
 )
-def cancel_job(job_id: str) -> Response:
+def cancel_job(job_id: UUID) -> Response:
     query()
-    return _job(services.batches.cancel(current_principal(), job_id, door=DOOR))
+    return _job(services.batches.cancel(current_principal(), str(job_id), door=DOOR))
 
 
-@bp.post("/<job_id>/retry")
+@bp.post("/<uuid:job_id>/retry")
 @documented(
     "Ask the failed items of a job that is over again", answer=wire.JOB, errors=(409,), never=(402, 429, 502, 504)
 )
-def retry_job(job_id: str) -> Response:
+def retry_job(job_id: UUID) -> Response:
     query()
-    return _job(services.batches.retry(current_principal(), job_id, door=DOOR))
+    return _job(services.batches.retry(current_principal(), str(job_id), door=DOOR))

@@ -41,7 +41,9 @@ NO_DOCUMENT = frozenset({"static"})
 """Endpoints that are no part of the API: the files of our own pages."""
 MODEL_SCOPES = frozenset({"chat", "webhook", "embeddings", "images"})
 MODEL_ERRORS = (402, 404, 429, 502, 504)
-_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_PARAMETER = re.compile(r"<(?:([^:<>]+):)?([^<>]+)>")
+_FORMS = {"uuid": {"type": "string", "format": "uuid"}}
+"""Of path parameters, by the converter that takes nothing else; all others are any text."""
 
 ABOUT = """\
 A self-hosted gateway to language models: one service behind several dialects. Each family of paths keeps its own field
@@ -213,7 +215,7 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
     takes_a_key = hasattr(app.view_functions[rule.endpoint], "takes_a_key")
     calls_a_model = method == "POST" and getattr(policy, "scope", None) in MODEL_SCOPES
     return Operation(
-        path=_PARAMETER.sub(r"{\1}", rule.rule),
+        path=_PARAMETER.sub(r"{\2}", rule.rule),
         method=method.lower(),
         name=name,
         summary=told.summary,
@@ -238,9 +240,10 @@ def _operation(app: Flask, rule: Rule, method: str, told: Doc, policy: Policy, *
 
 
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
-    for name in _PARAMETER.findall(rule.rule):
+    for converter, name in _PARAMETER.findall(rule.rule):
         shown = {"example": PATHS[rule.endpoint]} if rule.endpoint in PATHS else {}
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, **shown}
+        form = _FORMS.get(converter, {"type": "string", "minLength": 1})
+        yield {"name": name, "in": "path", "required": True, "schema": form, **shown}
 
 
 def _answers(told: Doc) -> dict[int, dict[str, Any]]:

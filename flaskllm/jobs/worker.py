@@ -123,16 +123,18 @@ def _told(_job: Job, _pid: int, status: int, _usage: Any) -> None:
 def work_forever(url: str, *, before: Callable[[], None]) -> None:
     """Until SIGTERM. A Redis that is away is waited for; of what makes no sense there RQ's worker ends, and begins
     anew."""
+    bell = doorbell.RqDoorbell(url)
+    with contextlib.suppress(StopRequested):  # what SIGTERM raises, wherever it comes
+        while not _is_over(BatchRqWorker(doorbell.redis_at(url, None), before=before, sweep=bell.sweep)):
+            time.sleep(AGAIN_AFTER_S)
+
+
+def _is_over(worker: BatchRqWorker) -> bool:
+    """Let it work. True where it was asked to stop, and did not end by itself."""
     import redis
 
-    bell = doorbell.RqDoorbell(url)
-    stopped = False
-    while not stopped:
-        worker = BatchRqWorker(doorbell.redis_at(url, None), before=before, sweep=bell.sweep)
-        try:
-            worker.work(with_scheduler=False, logging_level="WARNING")
-        except (redis.exceptions.RedisError, StopRequested) as error:
-            log.warning("the worker was interrupted: %s", type(error).__name__)
-        stopped = worker.is_asked_to_stop
-        if not stopped:
-            time.sleep(AGAIN_AFTER_S)
+    try:
+        worker.work(with_scheduler=False, logging_level="WARNING")
+    except redis.exceptions.RedisError as error:
+        log.warning("the worker was interrupted: %s", type(error).__name__)
+    return worker.is_asked_to_stop

@@ -1,7 +1,7 @@
 """batches: jobs and their items, the queue of record
 
 Revision ID: 0014
-Revises: 0011
+Revises: 0016
 """
 
 import sqlalchemy as sa

@@ -40,6 +40,14 @@ class Worker:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
 
+    def stand_still(self) -> None:
+        """``SIGSTOP``; it does when this returns."""
+        self.process.send_signal(signal.SIGSTOP)
+        _, _, said = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")
+        while said.split()[0] != "T":
+            time.sleep(0.01)
+            _, _, said = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -60,8 +68,10 @@ def workers(gateway: Gateway, count: int) -> Iterator[list[Worker]]:
                 one.kill()
 
 
-def submit(gateway: Gateway, token: str, prompts: list[str], **more: Any) -> str:
-    status, body, _ = gateway.post("/v1/batch/generate", {"prompts": prompts, **more}, token)
+def submit(gateway: Gateway, token: str, prompts: list[str] | None = None, **more: Any) -> str:
+    """``more``: other fields of the body, ``requests`` among them."""
+    body = more if prompts is None else {"prompts": prompts, **more}
+    status, body, _ = gateway.post("/v1/batch/generate", body, token)
     assert status == 202, body
     return str(body["job_id"])
 

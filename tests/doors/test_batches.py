@@ -1,0 +1,36 @@
+"""``/v1/batch``: what its paths take, and what they say of what they do not."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from tests.actors import Caller
+
+
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [
+        ("/v1/batch", "GET HEAD OPTIONS"),
+        ("/v1/batch/generate", "OPTIONS POST"),
+        (f"/v1/batch/{uuid4()}", "GET HEAD OPTIONS"),
+        (f"/v1/batch/{uuid4()}/results", "GET HEAD OPTIONS"),
+        (f"/v1/batch/{uuid4()}/cancel", "OPTIONS POST"),
+    ],
+)
+def test_a_path_tells_what_it_takes_and_refuses_the_rest(caller: Caller, path: str, taken: str) -> None:
+    told = caller.http.options(path)
+    assert " ".join(sorted(told.headers["Allow"].replace(",", " ").split())) == taken
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - set(taken.split()):
+        refused = caller.http.open(path, method=method, headers=caller.headers)
+        assert (refused.status_code, refused.json["error"]["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("job_id", ["1", "generated", "a" * 36, f"{uuid4()}x", "..%2f..", "%00"])
+@pytest.mark.parametrize("more", ["/results", "/cancel", ""])
+def test_an_id_that_is_none_is_a_missing_job(caller: Caller, job_id: str, more: str) -> None:
+    method = "POST" if more == "/cancel" else "GET"
+    answer = caller.http.open(f"/v1/batch/{job_id}{more}", method=method, headers=caller.headers)
+    assert answer.status_code == 404
+    assert set(answer.json["error"]) == {"message", "type", "param", "code"}
