@@ -12,6 +12,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+AN_ID = "00000000-0000-4000-8000-000000000000"
+"""Nobody's, of a form that every path takes."""
+
 
 @dataclass
 class Caller:

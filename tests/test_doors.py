@@ -16,6 +16,7 @@ from flaskllm.blueprints._errors import dialect
 from flaskllm.blueprints._guard import open_to_all
 from flaskllm.errors import Unauthenticated
 from flaskllm.wire.errors import DIALECTS
+from tests.actors import AN_ID
 
 ROOT = Path(__file__).parent.parent
 OPEN = {
@@ -51,7 +52,7 @@ def test_every_other_path_asks_for_a_credential_before_it_does_anything(app: Fla
     client = app.test_client()
     for method, rule in routes(app):
         if rule.rule not in OPEN and rule.endpoint != "static":
-            response = client.open(re.sub(r"<[^>]+>", "x", rule.rule), method=method)
+            response = client.open(re.sub(r"<[^>]+>", AN_ID, rule.rule), method=method)
             assert (response.status_code, rule.rule) == (401, rule.rule)
 
 
@@ -64,7 +65,7 @@ def test_every_route_refuses_in_the_dialect_that_the_document_says(app: Flask) -
     client = app.test_client()
     for method, rule in routes(app):
         if rule.rule not in OPEN and rule.endpoint != "static":
-            refused = client.open(re.sub(r"<[^>]+>", "x", rule.rule), method=method)
+            refused = client.open(re.sub(r"<[^>]+>", AN_ID, rule.rule), method=method)
             form = DIALECTS[dialect(rule.rule)](Unauthenticated("x"), "x")
             assert shape(refused.json) == shape(form), rule.rule
 

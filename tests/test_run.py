@@ -237,8 +237,8 @@ def test_all_tests_are_run_in_two_parts_and_either_can_fail(monkeypatch, capsys,
     assert run.main(["test"]) == code
     assert lines(capsys.readouterr().out) == [told]
     first, second = asked()
-    assert first.startswith(f"-m pytest -m not alone -n {run.PROCESSES} ")
-    assert second == "-m pytest -m alone"
+    assert first.startswith(f"-m pytest --cache-clear -m not alone -n {run.PROCESSES} ")
+    assert second == "-m pytest --cache-clear -m alone"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands for Python")

@@ -26,7 +26,7 @@ from werkzeug.test import TestResponse
 from flaskllm.blueprints._hooks import WELL_FORMED_ID
 from flaskllm.extensions import db
 from tests import canaries
-from tests.actors import frames
+from tests.actors import AN_ID, frames
 from tests.doors.accounts_world import Person, expanded
 from tests.people import PASSWORD
 from tests.upstream import Upstream, faults
@@ -89,7 +89,7 @@ def is_ours(app: Flask, case: Case) -> bool:
     if case["group"] == "authz.path":
         return True
     try:
-        path = path_of(case).partition("?")[0].replace("{id}", "x")
+        path = path_of(case).partition("?")[0].replace("{id}", AN_ID)
         app.url_map.bind("localhost").match(path, method=case["method"])
     except HTTPException:
         return False

@@ -24,6 +24,7 @@ from flaskllm.domain.principal import SCOPES
 from flaskllm.extensions import Base, db
 from flaskllm.models.account import ApiToken
 from flaskllm.models.types import now
+from tests.actors import AN_ID
 from tests.conftest import plain_environment
 from tests.doors.accounts_world import Person
 
@@ -97,7 +98,7 @@ def routes(world: Flask) -> list[Route]:
     for rule in world.url_map.iter_rules():
         door = doors.get(rule.endpoint.partition(".")[0])
         if door is not None and door.policy(rule.endpoint) is not open_to_all:
-            path = re.sub(r"<[^>]+>", "nothing", rule.rule)
+            path = re.sub(r"<[^>]+>", AN_ID, rule.rule)
             methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
             found += [Route(method, rule.rule, path) for method in methods]
     assert len(found) > 60

@@ -10,7 +10,7 @@ from tests.actors import Caller
 
 
 @pytest.mark.parametrize(
-    ("path", "taken"),
+    "path, taken",
     [
         ("/v1/batch", "GET HEAD OPTIONS"),
         ("/v1/batch/generate", "OPTIONS POST"),

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flaskllm.blueprints import DOORS
-from tests.actors import Caller
+from tests.actors import AN_ID, Caller
 from tests.doors.accounts_world import Person
 from tests.test_doors import routes
 
@@ -76,7 +76,7 @@ def test_every_door_outside_v1_names_a_parameter_it_does_not_know(app: Flask) ->
     person = Person(app, admin=True)
     for method, rule in routes(app):
         if rule.endpoint != "static" and not rule.rule.startswith(("/v1/", "/openai/")):
-            path = re.sub(r"<[^>]+>", "x", rule.rule)
+            path = re.sub(r"<[^>]+>", AN_ID, rule.rule)
             answer = person.call(method, f"{path}?nonsense=1", {} if method in ("POST", "PATCH", "PUT") else None)
             assert (rule.rule, answer.status_code) == (rule.rule, 400)
             assert answer.json["error"]["details"] == [{"field": "nonsense", "message": "is not a known parameter"}]
