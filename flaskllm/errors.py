@@ -29,7 +29,8 @@
         ├── ProviderTimeout          504  provider_timeout
         ├── ProviderKeyRejected      502  provider_error   (our key, never the caller's)
         ├── ProviderRateLimited      429  rate_limited
-        │   └── ModelFull            429  rate_limited     (by our own limit; it was not asked)
+        │   ├── ModelFull            429  rate_limited     (by our own limit; it was not asked)
+        │   └── QuotaSpent           429  rate_limited     (our account's; no short wait heals it)
         ├── ProviderRefused          400  invalid_request
         ├── PromptTooLong            400  context_length_exceeded
         └── PromptFiltered           400  content_filtered
@@ -265,6 +266,13 @@ class ModelFull(ProviderRateLimited):
     """Our own limit of a model, for everybody: it is not asked, and another candidate may be."""
 
     outcome = "full"
+
+
+class QuotaSpent(ProviderRateLimited):
+    """Our account has used up what it may: its key is put aside, and asking again soon is no use."""
+
+    retryable = False
+    key_at_fault = True
 
 
 class ProviderRefused(ProviderFailure):

@@ -19,6 +19,7 @@ from flaskllm.errors import (
     ProviderRateLimited,
     ProviderRefused,
     ProviderTimeout,
+    QuotaSpent,
 )
 
 MOST_MESSAGE = 1000
@@ -102,7 +103,7 @@ def _by_status(
         return ProviderTimeout("The provider did not finish in time.", may_be_billed=False)
     if status == 429:
         if _OUT_OF_QUOTA.search(words):
-            return _of_the_key(ProviderRateLimited("The gateway's quota at the provider is used up."))
+            return QuotaSpent("The gateway's quota at the provider is used up.")
         return ProviderRateLimited("The provider's rate limit is reached.", retry_after=wait)
     if status in (503, 529) or status >= 500:
         return ProviderError(f"The provider failed with status {status}.", retry_after=wait)

@@ -35,6 +35,10 @@ SHARE = 2 / 3
 
 LONGEST_WAIT_S = 3.0
 """A provider that asks for more time than this is not waited for: its wait is passed on."""
+QUOTA_WAIT_S = 60.0
+"""A spent quota tells no wait; so long its key is put aside at the least."""
+NO_INVITATION = {"x-should-retry": "false"}
+"""Clients obey it, and do not storm."""
 ATTEMPTS = "X-FlaskLLM-Attempts"
 INSTEAD: Mapping[type[ProviderFailure], str] = {PromptTooLong: CONTEXT_WINDOW, PromptFiltered: CONTENT_FILTER}
 """Refusals of the request itself after which a route may have others asked."""
@@ -258,10 +262,18 @@ class Attempts:
         if all(isinstance(one, ProviderTimeout) for one in failures):
             return last
         if all(isinstance(one, ProviderRateLimited) for one in failures):
-            waits = [one.retry_after for one in failures if one.retry_after]
-            return RateLimited(last.message, retry_after=min(waits) if waits else 1.0)
+            return _limited(failures)
         worst = next((one for one in reversed(failures) if one.code == ProviderError.code), last)
         return worst if worst.code == ProviderError.code else ProviderError(worst.message)
+
+
+def _limited(failures: Sequence[ProviderFailure]) -> RateLimited:
+    """What to tell of rate limits alone: the shortest wait of those that pass, and no invitation where none does."""
+    passing = [one for one in failures if one.retryable]
+    if not passing:
+        return RateLimited(failures[-1].message, retry_after=QUOTA_WAIT_S, headers=NO_INVITATION)
+    waits = [one.retry_after for one in passing if one.retry_after]
+    return RateLimited(passing[-1].message, retry_after=min(waits) if waits else 1.0)
 
 
 def _tried(candidate: Candidate, outcome: str, *, asked: bool = True) -> Tried:

@@ -12,12 +12,15 @@ from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.estimate import tokens_of_chars
 from flaskllm.domain.principal import RateLimits
 from flaskllm.domain.usage import Usage
-from flaskllm.errors import DomainError, ModelFull, ProviderFailure, Unavailable
+from flaskllm.errors import BudgetExceeded, DomainError, ModelFull, ProviderFailure, RateLimited, Unavailable
 from flaskllm.repositories.ledger import Settle
 from flaskllm.services.attempts import Attempts
 from flaskllm.services.ledger import RELEASED, SETTLED, Attempt, Bound, Ledger
-from flaskllm.services.limits import Admission, Limits
+from flaskllm.services.limits import Admission, Limits, rate_headers
 from flaskllm.services.usage import AnyRequest, Outcome, UsageService
+
+LIMITED = (RateLimited, BudgetExceeded)
+"""Refusals of a limit, after which the others have not counted the call."""
 
 
 class CallBooks:
@@ -64,11 +67,24 @@ class CallBooks:
         if limits is not None:
             self._admission = limits.correct(self._admission, tokens=self._tokens)
 
+    def _free_model(self) -> None:
+        """The attempt at the model did not go out: its limits have counted nothing."""
+        admission, self._of_model = self._of_model, Admission()
+        if self._limits is not None:
+            self._limits.take_back(admission)
+
     def _correct_model(self, tokens: int) -> None:
         """The same for the model that was asked, by what this one attempt took."""
         admission, self._of_model = self._of_model, Admission()
         if self._limits is not None:
             self._limits.correct(admission, tokens=tokens)
+
+    def _take_back(self, error: DomainError) -> None:
+        """A budget or another limit refused what these limits had let in: they have not counted it. ``error`` says
+        how they stand."""
+        if self._limits is not None and isinstance(error, LIMITED):
+            self._admission, self._limits = self._limits.take_back(self._admission), None
+            error.headers.update(rate_headers(self._admission.rates))
 
     def reserve(self, candidate: Candidate, number: int) -> Attempt:
         """Commit the attempt's row. A refusal (budget, calls in flight, database) is told and raised.
@@ -93,10 +109,10 @@ class CallBooks:
                 after=after,
             )
         except ModelFull:
-            self._correct_model(0)
+            self._free_model()
             raise
         except DomainError as error:
-            self._correct_model(0)
+            self._free_model()
             self._refused = True
             row = self._refusal(error, candidate=candidate, attempts=number - 1)
             if after is not None and isinstance(error, Unavailable):
@@ -105,6 +121,8 @@ class CallBooks:
             if number > 1:
                 self._ledger.record(row)
             self._usage.tell(row)
+            if number == 1:
+                self._take_back(error)
             self._correct_tokens()
             raise
 
@@ -208,6 +226,8 @@ class CallBooks:
             self._ledger.write_settlement(self._unsettled)
         elif attempts.number:
             self._ledger.record(row)
+        elif error is not None:
+            self._take_back(error)
         self._usage.tell(row)
         return self._spent
 

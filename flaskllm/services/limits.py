@@ -139,17 +139,18 @@ class RedisCounters:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Tokens that one limit counted for a call before it went out."""
+    """What one limit counted for a call before it went out: ``amount`` of requests or tokens, as ``what`` says."""
 
+    what: str
     name: str
     limit: int
-    tokens: int
+    amount: int
     window_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A call that was let in: how its caller's limits stand, and what was counted by estimate."""
+    """A call that was let in: how its caller's limits stand, and what they counted for it, tokens by estimate."""
 
     rates: Rates = ()
     taken: tuple[Taken, ...] = ()
@@ -212,12 +213,26 @@ class Limits:
             window = self._counters.add(rule.name, amounts[rule.what], MINUTE, most=self._most(rule, rules))
             stand.append((rule.what, _status(rule.limit, window)))
             if not window.fits or window.value > rule.limit:
-                for one in taken:
-                    self._counters.give_back(one.name, one.tokens, one.window_id)
+                self._give_back(taken)
                 raise _refusal(rule.limit, rule.what, window, _tightest(stand))
-            taken.append(Taken(rule.name, rule.limit, amounts[rule.what], window.id))
-        of_tokens = {rule.name for rule in rules if rule.what == "tokens"}
-        return Admission(_tightest(stand), tuple(one for one in taken if one.name in of_tokens))
+            taken.append(Taken(rule.what, rule.name, rule.limit, amounts[rule.what], window.id))
+        return Admission(_tightest(stand), tuple(taken))
+
+    def take_back(self, admission: Admission) -> Admission:
+        """The call did not go out, refused by what looks after these limits: none of them has counted it.
+
+        Gives how they stand now. Never fails the call, which has its own error.
+        """
+        try:
+            return Admission(_tightest(self._give_back(admission.taken)) or admission.rates)
+        except Unavailable:
+            log.warning("what limits counted for a refused call was not given back: the database is away")
+            return Admission(admission.rates)
+
+    def _give_back(self, taken: Iterable[Taken]) -> list[tuple[str, RateStatus]]:
+        """How those limits stand whose window is not over."""
+        windows = [(one, self._counters.give_back(one.name, one.amount, one.window_id)) for one in taken]
+        return [(one.what, _status(one.limit, window)) for one, window in windows if window is not None]
 
     @staticmethod
     def _most(rule: Rule, rules: Sequence[Rule]) -> int | None:
@@ -230,13 +245,14 @@ class Limits:
         What it took beyond the estimate counts in the window of its end, what it left is given back to the window
         that it was counted in: a window that is over has nothing to give. Never fails the call.
         """
-        if not admission.taken:
+        of_tokens = [one for one in admission.taken if one.what == "tokens"]
+        if not of_tokens:
             return admission
         others = [one for one in admission.rates if one[0] != "tokens"]
         stand: list[tuple[str, RateStatus]] = []
         try:
-            for taken in admission.taken:
-                window = self._settle(taken, min(tokens, MOST_CORRECTED) - taken.tokens)
+            for taken in of_tokens:
+                window = self._settle(taken, min(tokens, MOST_CORRECTED) - taken.amount)
                 stand.append(("tokens", _status(taken.limit, window)))
         except Unavailable:
             log.warning("the tokens of a call were not counted: the database is away")

@@ -247,6 +247,33 @@ def test_what_one_limit_refuses_takes_nothing_from_another(app: Flask, admin: Ca
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("second", ["model", "budget", "in flight"])
+def test_what_a_later_limit_refuses_stays_counted_in_none_before_it(
+    app: Flask, admin: Caller, upstream: Upstream, second: str, stream: bool
+) -> None:
+    caller = Caller.on(app, name="one", requests_per_minute=10, tokens_per_minute=100_000)
+    ask: dict[str, Any] = {**SMALL, "model": "openai/gpt-4o", "stream": stream}
+    if second == "model":
+        put(admin, "model:openai/gpt-4o", requests_per_minute=1)
+        caller.chat(**ask).get_data()
+    elif second == "budget":
+        put(admin, "installation", budgets=[hard(0.000001)])
+    else:
+        put(admin, "model:openai/gpt-4o", concurrency=1, requests_per_minute=10)
+        upstream.script(faults.text("one two three") + faults.gap(2, 1), vendor="openai", times=1)
+        body = {**ask, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+        open_one = caller.http.post("/v1/chat/completions", json=body, headers=caller.headers)
+    taken = 0 if second == "budget" else 1
+    for _ in range(12):
+        refused = caller.chat(**ask, status=429)
+        assert refused.headers["x-ratelimit-remaining-requests"] == str(10 - taken)
+        assert refused.headers["x-ratelimit-limit-tokens"] == "100000"
+    if second == "in flight":
+        assert rows(app, "SELECT value FROM counters WHERE name = 'rpm:model:openai/gpt-4o'") == [(1,)]
+        open_one.get_data()
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_model_that_is_full_is_passed_over_or_told(
     app: Flask, admin: Caller, upstream: Upstream, stream: bool
 ) -> None:

@@ -127,6 +127,31 @@ def check_books(app: Flask, caller: Caller, *, conversations: int = 1) -> None:
     assert [one["length"] for one in listed] == [2] * conversations
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/llm/chat"])
+@pytest.mark.parametrize("code", [LIMITED])
+def test_a_quota_that_no_waiting_heals_invites_nobody_to_try_again(
+    app: Flask, ann: Caller, upstream: Upstream, path: str, stream: bool, code: str
+) -> None:
+    """A rate limit that passes says how long it takes, and may be tried again."""
+    said = [{"role": "user", "content": "hi"}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"model": "gpt-4o", "messages": said},
+        "/v1/messages": {"model": "gpt-4o", "messages": said, "max_tokens": 5},
+        "/v1/responses": {"model": "gpt-4o", "input": "hi"},
+        "/llm/chat": {"message": "hi"},
+    }
+    for fault, wait, should_retry in (
+        (faults.status(429, retry_after=7), range(1, 8), None),
+        (faults.insufficient_quota(), range(2, 3601), "false"),
+    ):
+        upstream.script(fault)
+        told = ann.http.post(path, json={**bodies[path], "stream": stream}, headers=ann.headers)
+        assert (told.status_code, told.headers["X-FlaskLLM-Error"]) == (429, code)
+        assert int(told.headers["Retry-After"]) in wait
+        assert told.headers.get("x-should-retry") == should_retry
+
+
 @every(PLAIN, "fault, status, code")
 def test_a_conversation_says_so_in_the_house_envelope(app, ann, upstream, fault, status, code):
     upstream.script(fault, vendor="openai")
