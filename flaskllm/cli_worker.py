@@ -32,6 +32,7 @@ def worker(*, once: bool) -> None:
     if once:
         services.housekeeper.run_due()
         taken = services.batch_worker.work(Bounds())
+        services.file_batches.deliver_all()
         services.shutdown.stop()
         click.echo(f"done what was due; {taken} batch items")
     elif settings.redis_url:

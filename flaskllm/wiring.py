@@ -31,6 +31,7 @@ from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
 from flaskllm.services.alerts import AlertService
 from flaskllm.services.audit import AuditTrail
+from flaskllm.services.batch_embeddings import EmbeddingsRunner
 from flaskllm.services.batch_worker import BatchWorker, ChatRunner
 from flaskllm.services.batches import BatchService
 from flaskllm.services.catalogue import CatalogueCache, Seeder
@@ -40,6 +41,8 @@ from flaskllm.services.chat_stream import Drains, StreamTimes
 from flaskllm.services.circuit_board import CircuitBoard
 from flaskllm.services.conversations import ConversationService
 from flaskllm.services.external_calls import ExternalCallService
+from flaskllm.services.file_batches import FileBatchService
+from flaskllm.services.files import FileService
 from flaskllm.services.health import HealthService
 from flaskllm.services.housekeeper import Chore, Housekeeper
 from flaskllm.services.idempotency import Idempotency
@@ -68,6 +71,9 @@ from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
 from flaskllm.services.usage import UsageService
 from flaskllm.version import VERSION
+from flaskllm.wire.embeddings import read_embeddings, write_embeddings
+from flaskllm.wire.file_batches import DOOR as FILES_DOOR
+from flaskllm.wire.file_batches import write_line
 
 KEPT_FREE = 8
 """Threads that no call to a model may take: health and administration answer while all else is full."""
@@ -220,10 +226,14 @@ class _Wiring:
         idempotency = Idempotency(self.answers, threads=self.threads)
         tokens = self._tokens()
         batches = BatchService(self.database, self.committer.run, router, ring=self._doorbell())
+        files = FileService(self.database)
+        file_batches = FileBatchService(self.database, batches, files, door=FILES_DOOR, line=write_line)
         batch_worker = self._batch_worker(chat, tokens, accounts, quotas)
         chores = [
             *self._chores(conversations, responses, accounts),
             *_chores_of(idempotency, batches, settings.batch_lease),
+            Chore("files of batches", 1.0, file_batches.deliver_all),
+            Chore("files", 300.0, files.sweep),
         ]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
@@ -246,6 +256,8 @@ class _Wiring:
             prompts=PromptService(chat, templates),
             batches=batches,
             batch_worker=batch_worker,
+            files=files,
+            file_batches=file_batches,
             idempotency=idempotency,
             templates=templates,
             usage=self.usage,
@@ -335,9 +347,10 @@ class _Wiring:
             found = tokens.principal_of(token_id) if token_id else accounts.principal_of(user_id)
             return quotas.applied(found)
 
+        embeddings = EmbeddingsRunner(chat, read=read_embeddings, write=write_embeddings)
         return BatchWorker(
             self.committer.run,
-            {"chat": ChatRunner(chat)},
+            {"chat": ChatRunner(chat), "embeddings": embeddings},
             principal_of=principal_of,
             shutdown=self.shutdown,
             places=min(settings.worker_concurrency, max(1, settings.web_threads - KEPT_FREE)),

@@ -24,12 +24,13 @@ CHUNK = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A body on disk. ``fields``: those of a form. ``digest``: of all of it, and of its type."""
+    """A body on disk. ``digest``: of all of it, and of its type. Of a form, ``fields`` and its file's name."""
 
     file: BinaryIO
     media: str
     fields: dict[str, str]
     digest: str
+    filename: str = ""
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def uploaded(*media: str, part: str = "file") -> Iterator[Upload]:
         raise UnsupportedMediaType("The body must be UTF-8.")
     is_form = request.mimetype == "multipart/form-data"
     if not is_form and request.mimetype not in media:
-        raise UnsupportedMediaType(f"The body must be {', '.join(media)} or multipart/form-data.")
+        raise UnsupportedMediaType(f"The body must be {' or '.join([*media, 'multipart/form-data'])}.")
     if (request.content_length or 0) > LARGEST + (OF_A_FORM if is_form else 0):
         raise _too_large()
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
@@ -98,5 +99,6 @@ def _of_form(file: Any, part: str) -> Upload:
     if any(len(values) > 1 for _, values in request.form.lists()):
         raise InvalidRequest("A field of the form stands more than once.")
     fields = request.form.to_dict()
-    _, digest = _copy(found.stream, file, repr(sorted(fields.items())))
-    return Upload(file, request.mimetype, fields, digest)
+    with contextlib.closing(found):
+        _, digest = _copy(found.stream, file, repr(sorted(fields.items())))
+    return Upload(file, request.mimetype, fields, digest, found.filename or "")

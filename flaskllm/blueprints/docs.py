@@ -68,7 +68,7 @@ FAMILY_OF = {
     "auth": "Accounts", "tokens": "Accounts", "usage": "Accounts", "conversations": "Conversations",
     "webhook": "Webhook", "templates": "Webhook", "openai": "OpenAI", "ops": "Operations", "docs": "Operations",
     "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
-    "azure": "OpenAI", "batch": "Batches", "providers": "Providers", "routes": "Providers",
+    "azure": "OpenAI", "batch": "Batches", "files": "Batches", "providers": "Providers", "routes": "Providers",
     "administration": "Administration",
     "quotas": "Administration",
 }  # fmt: skip

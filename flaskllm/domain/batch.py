@@ -86,6 +86,8 @@ class Job:
     started_at: int | None
     finished_at: int | None
     expires_at: int
+    delivered_at: int | None = None
+    """When the files of its results were written, where it came in as a file."""
 
     @property
     def ended(self) -> int:

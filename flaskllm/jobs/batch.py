@@ -22,6 +22,7 @@ def run_batch(job_id: object) -> None:
         log.warning("the doorbell rang for a job that is not there")
     services.housekeeper.wake()
     taken = services.batch_worker.work(Bounds(seconds=TURN_S, items=TURN_ITEMS), stopped)
+    services.file_batches.deliver_all()
     if taken >= TURN_ITEMS and not stopped.is_set():
         services.batches.ring("")
 

@@ -1,5 +1,29 @@
 """Tables. Importing this package registers them all."""
 
-from flaskllm.models import account, answer, audit, batch, catalogue, conversation, ledger, prompt, quota, response
+from flaskllm.models import (
+    account,
+    answer,
+    audit,
+    batch,
+    catalogue,
+    conversation,
+    file,
+    ledger,
+    prompt,
+    quota,
+    response,
+)
 
-__all__ = ["account", "answer", "audit", "batch", "catalogue", "conversation", "ledger", "prompt", "quota", "response"]
+__all__ = [
+    "account",
+    "answer",
+    "audit",
+    "batch",
+    "catalogue",
+    "conversation",
+    "file",
+    "ledger",
+    "prompt",
+    "quota",
+    "response",
+]

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from flaskllm.extensions import Model
 
 IS_ACTIVE = text("finished_at IS NULL")
+IS_UNDELIVERED = text("door = 'batches' AND finished_at IS NOT NULL AND delivered_at IS NULL")
 IS_OPEN, IS_CLAIMED = text("state = 'open'"), text("state = 'claimed'")
 
 
@@ -19,7 +20,7 @@ class BatchJobRow(Model):
     """One job. ``ending``: why its open items are not asked any more (``cancelled``, ``expired``), else null.
 
     ``resumes_at``: nobody takes an item before. ``claimed_at``: when somebody last did, for taking turns. ``unpriced``:
-    answers whose price is unknown.
+    answers whose price is unknown. ``delivered_at``: when its files were written, where it came in as one.
     """
 
     __tablename__ = "batch_jobs"
@@ -27,6 +28,7 @@ class BatchJobRow(Model):
         Index("ix_batch_jobs_active", "expires_at", sqlite_where=IS_ACTIVE, postgresql_where=IS_ACTIVE),
         Index("ix_batch_jobs_user", "user_id", "created_at"),
         Index("ix_batch_jobs_finished", "finished_at"),
+        Index("ix_batch_jobs_undelivered", "finished_at", sqlite_where=IS_UNDELIVERED, postgresql_where=IS_UNDELIVERED),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -57,6 +59,7 @@ class BatchJobRow(Model):
     expires_at: Mapped[int] = mapped_column(BigInteger)
     resumes_at: Mapped[int] = mapped_column(BigInteger, default=0)
     claimed_at: Mapped[int] = mapped_column(BigInteger, default=0)
+    delivered_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class BatchItemRow(Model):

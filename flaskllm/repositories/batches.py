@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, exists, func, select, text
+from sqlalchemy import delete, exists, func, select, text, update
 from sqlalchemy.orm import Session
 
 from flaskllm.domain.batch import (
@@ -50,7 +50,7 @@ POSTGRESQL_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
 JOB = (
     "id, kind, door, scope, user_id, token_id, status, ending, max_concurrency, total, completed, failed, cancelled, "
     "prompt_tokens, completion_tokens, cost, unpriced, model, metadata, callback_url, details, created_at, started_at, "
-    "finished_at, expires_at"
+    "finished_at, expires_at, delivered_at"
 )
 JOB_NAMES = tuple(JOB.split(", "))
 
@@ -491,6 +491,41 @@ def open_job(session: Session, job_id: str, total: int, details: Mapping[str, An
     row.status, row.total = QUEUED, total
     if details is not None:
         row.details = _json(details)
+
+
+def end_unasked(session: Session, job_id: str) -> None:
+    """What it came in as was no good: it has failed, without an item."""
+    row = session.get_one(BatchJobRow, job_id)
+    row.status, row.started_at = FAILED, None
+    row.finished_at = row.delivered_at = now_ms()
+
+
+def undelivered(session: Session, door: str, *, at: int, most: int) -> list[Job]:
+    """Jobs of this door that are over and whose files nobody has written, or is writing at that time."""
+    row = BatchJobRow
+    is_due = (row.door == door) & row.finished_at.is_not(None) & row.delivered_at.is_(None) & (row.resumes_at <= at)
+    return [job_of(found) for found in session.execute(select(*_COLUMNS).where(is_due).limit(most))]
+
+
+def begin_delivery(session: Session, job_id: str, *, at: int, until: int) -> bool:
+    """Nobody else writes its files until then. False where somebody does, or did."""
+    row = BatchJobRow
+    is_free = (row.id == job_id) & row.delivered_at.is_(None) & (row.resumes_at <= at)
+    return bool(session.execute(update(row).where(is_free).values(resumes_at=until)).rowcount)  # type: ignore[attr-defined]
+
+
+def deliver(session: Session, job_id: str, details: Mapping[str, Any], *, at: int) -> bool:
+    """Its files are written. False where somebody else's are there already."""
+    row = BatchJobRow
+    is_due = (row.id == job_id) & row.finished_at.is_not(None) & row.delivered_at.is_(None)
+    values = {"delivered_at": at, "details": _json(details)}
+    return bool(session.execute(update(row).where(is_due).values(**values)).rowcount)  # type: ignore[attr-defined]
+
+
+def set_details(session: Session, job_id: str, details: Mapping[str, Any]) -> None:
+    """Of a job, if it is not over."""
+    is_open = (BatchJobRow.id == job_id) & BatchJobRow.finished_at.is_(None)
+    session.execute(update(BatchJobRow).where(is_open).values(details=_json(details)))
 
 
 def find_job(session: Session, job_id: str, *, user_id: str | None, door: str | None = None) -> Job | None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from flaskllm.services.chat_orchestrator import ChatOrchestrator
     from flaskllm.services.conversations import ConversationService
     from flaskllm.services.external_calls import ExternalCallService
+    from flaskllm.services.file_batches import FileBatchService
+    from flaskllm.services.files import FileService
     from flaskllm.services.health import HealthService
     from flaskllm.services.housekeeper import Housekeeper
     from flaskllm.services.idempotency import Idempotency
@@ -57,6 +59,8 @@ class Services:
     prompts: PromptService
     batches: BatchService
     batch_worker: BatchWorker
+    files: FileService
+    file_batches: FileBatchService
     idempotency: Idempotency
     templates: TemplateService
     usage: UsageService

@@ -15,6 +15,7 @@ from typing import Any
 from flaskllm.domain.batch import MOST_ITEMS, Item, Job, NewItem, Submission, question_of
 from flaskllm.domain.catalogue import Model
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.embedding import EmbedRequest
 from flaskllm.domain.estimate import prompt_estimate
 from flaskllm.domain.pricing import bound_of
 from flaskllm.domain.principal import Principal
@@ -101,9 +102,9 @@ class BatchService:
         except Exception as error:  # noqa: BLE001  (redis-py's tree and the socket's own)
             log.warning("the doorbell of a batch did not ring: %s", type(error).__name__)
 
-    def check_model(self, principal: Principal, request: ChatRequest) -> None:
+    def check_model(self, principal: Principal, request: ChatRequest | EmbedRequest, *, ability: str = "chat") -> None:
         """Raises `NotFound` or `Forbidden` where the caller may not ask this model."""
-        self._router.models(request, principal)
+        self._router.models(request, principal, ability=ability)
 
     def estimate(self, principal: Principal, submission: Submission, items: Iterable[NewItem]) -> Estimate:
         """What it would cost and how long it would take; nothing is written and nobody is asked."""
