@@ -116,8 +116,6 @@ def delete_file(file_id: str) -> Response:
     "Have the requests of a file answered",
     body=batches_wire.CREATE,
     answer=batches_wire.BATCH,
-    errors=(409,),
-    never=(402, 429, 502, 503, 504),
     description="The file is read at once: a bad one makes a batch that has `failed`, with an error for each bad line. "
     "Any model of this gateway will do, and each line may have its own.",
 )

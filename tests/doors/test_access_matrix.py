@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import update
+from urllib3 import encode_multipart_formdata
 
 from flaskllm.app import create_app
 from flaskllm.blueprints import DOORS
@@ -42,7 +43,7 @@ ASKED = {
     r"GET /llm-gate/v1/providers$": "signed in",
     r"\w+ .*/embeddings$": "embeddings",
     r"\w+ .*/images": "images",
-    r"\w+ /v1/batch\b": "batch",
+    r"\w+ /v1/(batch|batches|files)\b": "batch",
     r"\w+ /(v1|llm|llm-gate|openai)/": "chat",
 }
 """The first that fits; a path that none does is nobody's decision yet."""
@@ -236,10 +237,11 @@ def test_somebody_elses_thing_answers_on_every_route_as_one_that_is_not_there(
         owner.call("POST", "/llm/chat", {"message": "hello"}).json["data"]["conversation_id"],
         owner.call("POST", "/v1/responses", {"input": "hello"}).json["id"],
         owner.call("POST", "/v1/batch/generate", {"prompts": ["hello"]}).json["job_id"],
+        *a_file_and_its_batch(owner),
     ]
     reads = [(route, thing) for route in by_id(routes) if route.method == "GET" for thing in things]
     before = [reply(owner, route, thing) for route, thing in reads]
-    assert [status for status, _ in before].count(200) == 6
+    assert [status for status, _ in before].count(200) == 9
     for route in by_id(routes):
         for thing in things:
             missing = thing[:-6] + ("000000" if thing[-6:] != "000000" else "111111")
@@ -247,6 +249,13 @@ def test_somebody_elses_thing_answers_on_every_route_as_one_that_is_not_there(
             assert found == told, (route.method, route.rule)
             assert found[0] in (400, 404), (route.method, route.rule)
     assert [reply(owner, route, thing) for route, thing in reads] == before
+
+
+def a_file_and_its_batch(owner: Person) -> tuple[str, str]:
+    body, media = encode_multipart_formdata({"purpose": "batch", "file": ("in.jsonl", b"no request")})
+    file_id = owner.http.post("/v1/files", data=body, content_type=media, headers=owner.headers).json["id"]
+    asked = {"input_file_id": file_id, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    return file_id, owner.call("POST", "/v1/batches", asked).json["id"]
 
 
 def by_id(routes: list[Route]) -> list[Route]:
@@ -257,6 +266,8 @@ def by_id(routes: list[Route]) -> list[Route]:
         "/llm/conversations/",
         "/v1/responses/",
         "/v1/batch/",
+        "/v1/batches/",
+        "/v1/files/",
     }
     return found
 
