@@ -129,10 +129,10 @@ def test_many_brackets_beside_each_other_are_no_levels():
     ids=["quotes", "backslashes", "depth", "objects", "keys", "escapes", "strings"],
 )  # fmt: skip
 def test_hostile_bodies_are_decided_soon(body: bytes):
-    started = time.perf_counter()
+    started = time.thread_time()  # what we took of the machine, whoever else is on it
     with contextlib.suppress(InvalidRequest):
         decode(body)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @given(st.binary(max_size=200))
