@@ -142,6 +142,8 @@ def create_batch() -> Response:
 def list_batches() -> Response:
     given = query("limit", "after")
     after = given.get("after")
+    if after is not None and not batches_wire.is_batch_id(after):
+        raise invalid("after", "is not the id of a batch of yours")
     jobs, has_more = services.file_batches.list(
         current_principal(),
         limit=whole(given.get("limit", str(USUAL_BATCHES)), "limit", least=1, most=MOST_BATCHES),

@@ -296,12 +296,17 @@ def read_lines(source: BinaryIO, store: BinaryIO, endpoint: str, check_model: Ch
     return lines
 
 
+def is_batch_id(text: str) -> bool:
+    """Whether a batch may have this id."""
+    prefix, _, digits = text.partition("_")
+    return prefix == "batch" and len(digits) == 32 and set(digits) <= set("0123456789abcdef")
+
+
 def job_id_of(batch_id: str) -> str:
     """The job that is told under this id. Raises `NotFound` where no batch can have it."""
-    prefix, _, digits = batch_id.partition("_")
-    if prefix != "batch" or len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+    if not is_batch_id(batch_id):
         raise NotFound(f"No batch found with id '{batch_id[:80]}'.")
-    return str(UUID(digits))
+    return str(UUID(batch_id.removeprefix("batch_")))
 
 
 # -- out --------------------------------------------------------------------------------------------------------------

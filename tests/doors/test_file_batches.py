@@ -328,7 +328,8 @@ def test_batches_are_listed_in_pages(ann: Caller) -> None:
     rest = ann.get(f"/v1/batches?limit=2&after={first['last_id']}").json
     assert (first["has_more"], rest["has_more"]) == (True, False)
     assert sorted(one["id"] for one in first["data"] + rest["data"]) == sorted(ids)
-    assert ann.get("/v1/batches?after=x", status=404).json["error"]["message"]
+    for none in ("x", "batch_" + "0" * 32):
+        assert ann.get(f"/v1/batches?after={none}", status=400).json["error"]["param"] == "after"
 
 
 @pytest.mark.parametrize("batch_id", ["batch_1", "batch_" + "0" * 32, "x", "batch_" + "G" * 32])

@@ -47,6 +47,7 @@ NO_OUTSIDE = "the one host that may be called does not exist"
 NEVER_WELL = {
     "POST /api/auth/refresh": "asks for the refresh token of a login; no call gives it one",
     "POST /tokens": "asks for an account's id in its body, where no id is carried over",
+    "POST /v1/batches": "asks for a file's id in its body, where no id is carried over",
     "POST /api/external/get": NO_OUTSIDE,
     "POST /api/external/post": NO_OUTSIDE,
     "POST /api/external/put": NO_OUTSIDE,
