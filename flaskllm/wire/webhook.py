@@ -22,7 +22,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 @shapes.of_form(enum=sorted(LANGUAGES))
-def _language(value: str) -> None:
+def language_code(value: str) -> None:
+    """A check of marshmallow's kind: raises its error."""
     if value.lower() not in LANGUAGES:
         raise ValidationError("must be a code of ISO 639-1, such as en")
 
@@ -32,7 +33,7 @@ class PromptSchema(Schema):
 
     prompt = Text(most=MOST_TEXT)
     source = Choice(*SOURCES, allow_none=True)
-    language = Text(allow_none=True, most=16, validate=_language)
+    language = Text(allow_none=True, most=16, validate=language_code)
     type = Choice(*PromptKind, allow_none=True)
     model = Text(allow_none=True, least=1, most=256)
     template = Text(allow_none=True, least=1, most=64)

@@ -1,0 +1,65 @@
+"""A column asked at once: what was sent, what it would take, how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flaskllm.domain.prompt import PromptAsk, PromptKind
+from flaskllm.domain.spreadsheet import AnsweredRow, AskedRow
+
+MOST_RANGE_ROWS = 5_000
+"""Rows in one request; Excel moves at most 5 MB at a time, which is about as many rows of a thousand characters."""
+ROWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RangeAsk:
+    """Rows, and what is asked of each: a kind or a template. ``most_cost`` in 10⁻⁹ dollar; ``deadline_s`` seconds."""
+
+    rows: tuple[AskedRow, ...]
+    kind: PromptKind | None = None
+    template: str | None = None
+    language: str | None = None
+    model: str | None = None
+    deadline_s: float = 25.0
+    dry_run: bool = False
+    confirm: bool = False
+    most_cost: int | None = None
+    cell_safe: bool = False
+
+    def prompt(self, text: str) -> PromptAsk:
+        """One row's question, as the webhook would be asked."""
+        return PromptAsk(
+            variables={"text": text},
+            kind=self.kind,
+            template=self.template,
+            language=self.language,
+            model=self.model,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RangeEstimate:
+    """What a range would take at the most: ``cost`` in 10⁻⁹ dollar, ``seconds`` while eight rows run at a time."""
+
+    rows: int
+    new_rows: int
+    cost: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RangeState:
+    """A range as far as it is. ``cost`` in 10⁻⁹ dollar."""
+
+    rows: Sequence[AnsweredRow]
+    continuation: str
+    cost: int
+    estimate: RangeEstimate
+    cell_safe: bool
+
+    @property
+    def done(self) -> bool:
+        """No row is open any more."""
+        return all(row.status != "pending" for row in self.rows)
