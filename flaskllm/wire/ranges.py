@@ -39,7 +39,8 @@ class RowSchema(Schema):
     id = Text(allow_none=True, most=LONGEST_ID)
     prompt = Text(allow_none=True, most=MOST_TEXT)
     cells = fields.List(
-        Cell(metadata={"type": ["string", "number", "boolean", "null"], "pattern": shapes.NO_NUL}), allow_none=True
+        Cell(allow_none=True, metadata={"type": ["string", "number", "boolean", "null"], "pattern": shapes.NO_NUL}),
+        allow_none=True,
     )
 
 
