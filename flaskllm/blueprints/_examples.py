@@ -68,5 +68,6 @@ PATHS: Mapping[str, str] = {
     "azure.create_chat_completion": "demo",
     "azure.create_embeddings": "demo",
     "azure.create_images": "demo",
+    "excel.file": "functions.js",
 }
 """What may stand in a path, where it need not be made first."""

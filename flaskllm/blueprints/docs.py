@@ -70,7 +70,7 @@ FAMILY_OF = {
     "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
     "azure": "OpenAI", "batch": "Batches", "files": "Batches", "providers": "Providers", "routes": "Providers",
     "administration": "Administration",
-    "quotas": "Administration",
+    "quotas": "Administration", "excel": "Webhook",
 }  # fmt: skip
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "accessToken": {
