@@ -6,26 +6,21 @@ once, in ``.sdks/``.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import provider_environment
-from tests.e2e.servers import ROOT, Gateway, gunicorn, lacking
+from tests.e2e.environments import HERE, made_once
+from tests.e2e.servers import Gateway, gunicorn
 from tests.upstream import RemoteUpstream
 
 pytestmark = pytest.mark.e2e
-HERE = Path(__file__).parent / "sdks"
-KEPT = ROOT / ".sdks"
 CHAT = [
     "openai/gpt-4o",
     "azure_openai/gpt-4o",
@@ -87,47 +82,3 @@ def command_of(program: str, environment: str) -> list[str]:
     for file in (program, "harness.mjs"):  # Node looks for packages from where the program stands
         shutil.copy(HERE / file, made / file)
     return ["node", str(made / program)]
-
-
-def made_once(environment: str) -> Path:
-    """The folder with the environment of this lock; made by whoever is first, and anew when the lock has changed."""
-    lock = HERE / environment / ("requirements.txt" if environment.startswith("python") else "package-lock.json")
-    made = KEPT / f"{environment}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    KEPT.mkdir(exist_ok=True)
-    with (KEPT / f"{environment}.lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
-        if not (made / "ready").exists():
-            shutil.rmtree(made, ignore_errors=True)
-            (make_python if environment.startswith("python") else make_node)(made, lock)
-            (made / "ready").touch()
-    return made
-
-
-def make_python(made: Path, lock: Path) -> None:
-    run(sys.executable, "-m", "venv", str(made))
-    run(
-        str(made / "bin" / "python"),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--require-hashes",
-        "--no-deps",
-        "-r",
-        str(lock),
-    )
-
-
-def make_node(made: Path, lock: Path) -> None:
-    if shutil.which("npm") is None:
-        lacking("npm is not installed: the SDKs of Node cannot be tried")
-    made.mkdir()
-    for file in (lock, lock.with_name("package.json")):
-        shutil.copy(file, made / file.name)
-    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(made))
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode != 0:
-        lacking(f"{Path(command[0]).name} could not install what the SDK tests need: {done.stderr[-500:]}")
