@@ -18,10 +18,12 @@
     ├── PayloadTooLarge              413  payload_too_large
     ├── UnsupportedMediaType         415  unsupported_media_type
     ├── RateLimited                  429  rate_limited
+    │   └── ProvidersBusy            429  rate_limited     (not by a limit of ours)
     ├── BudgetExceeded               429  budget_exceeded
     ├── ExternalError                502  external_error
     │   └── ExternalTimeout          504  external_error
     ├── Unavailable                  503  unavailable
+    │   └── NobodyWell               503  unavailable      (every breaker is open)
     ├── InternalError                500  internal_error
     └── ProviderFailure              what one attempt at a provider ended in
         ├── ProviderError            502  provider_error
@@ -179,6 +181,10 @@ class RateLimited(DomainError):
     status, code = 429, "rate_limited"
 
 
+class ProvidersBusy(RateLimited):
+    """Every provider that was asked says that it is asked too much."""
+
+
 class BudgetExceeded(DomainError):
     """Spent until the period ends: not an invitation to try again."""
 
@@ -202,6 +208,10 @@ class Unavailable(DomainError):
 
     status, code = 503, "unavailable"
     may_be_written: bool = False
+
+
+class NobodyWell(Unavailable):
+    """None of those who could answer may be asked now: their breakers are open."""
 
 
 class ProviderFailure(DomainError):

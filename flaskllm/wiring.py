@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flaskllm.adapters.answers import frames_of
 from flaskllm.config import Secret, Settings
+from flaskllm.domain.pricing import from_dollars
 from flaskllm.domain.principal import Principal
 from flaskllm.extensions import db
 from flaskllm.net.egress import PublicSession
@@ -32,7 +33,7 @@ from flaskllm.services.accounts import AccountService
 from flaskllm.services.alerts import AlertService
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.batch_embeddings import EmbeddingsRunner
-from flaskllm.services.batch_worker import BatchWorker, ChatRunner
+from flaskllm.services.batch_worker import BatchWorker, ChatRunner, Runner
 from flaskllm.services.batches import BatchService
 from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.catalogue_change import CatalogueDesk
@@ -61,6 +62,8 @@ from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
 from flaskllm.services.providers import ProviderService
 from flaskllm.services.quotas import QuotaService
+from flaskllm.services.range_rows import DAY_S, RowCache, RowRunner
+from flaskllm.services.ranges import RangeRules, RangeService
 from flaskllm.services.reconciliation import ReconciliationService
 from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
@@ -228,12 +231,21 @@ class _Wiring:
         batches = BatchService(self.database, self.committer.run, router, ring=self._doorbell())
         files = FileService(self.database)
         file_batches = FileBatchService(self.database, batches, files, door=FILES_DOOR, line=write_line)
-        batch_worker = self._batch_worker(chat, tokens, accounts, quotas)
+        prompts = PromptService(chat, templates)
+        rows = RowCache(self.answers, router, kept_s=settings.range_cache_days * DAY_S)
+        runners: dict[str, Runner] = {
+            "chat": ChatRunner(chat),
+            "embeddings": EmbeddingsRunner(chat, read=read_embeddings, write=write_embeddings),
+            "range": RowRunner(self.database, prompts, rows, seconds=settings.request_timeout),
+        }
+        batch_worker = self._batch_worker(runners, tokens, accounts, quotas)
+        ranges = RangeService(self.database, batches, batch_worker, prompts, rows, router, self._range_rules())
         chores = [
             *self._chores(conversations, responses, accounts),
             *_chores_of(idempotency, batches, settings.batch_lease),
             Chore("files of batches", 1.0, file_batches.deliver_all),
             Chore("files", 300.0, files.sweep),
+            Chore("ranges", 300.0, ranges.sweep),
         ]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
@@ -253,11 +265,12 @@ class _Wiring:
             chat=chat,
             responses=responses,
             conversations=ConversationService(conversations, chat, window=chat.window, providers=chat.providers),
-            prompts=PromptService(chat, templates),
+            prompts=prompts,
             batches=batches,
             batch_worker=batch_worker,
             files=files,
             file_batches=file_batches,
+            ranges=ranges,
             idempotency=idempotency,
             templates=templates,
             usage=self.usage,
@@ -338,8 +351,20 @@ class _Wiring:
 
         return RqDoorbell(self.settings.redis_url).ring
 
+    def _range_rules(self) -> RangeRules:
+        """Half of the threads may wait for ranges, and a sixteenth have rows in hand, eight threads more each."""
+        settings = self.settings
+        return RangeRules(
+            unasked=from_dollars(settings.range_confirm_usd),
+            longest=settings.max_prompt_length,
+            row_seconds=settings.request_timeout,
+            at_once=max(1, settings.web_threads // 2),
+            turns=max(1, settings.web_threads // 16),
+            threads=self.threads,
+        )
+
     def _batch_worker(
-        self, chat: ChatOrchestrator, tokens: TokenService, accounts: AccountService, quotas: QuotaService
+        self, runners: Mapping[str, Runner], tokens: TokenService, accounts: AccountService, quotas: QuotaService
     ) -> BatchWorker:
         settings = self.settings
 
@@ -347,10 +372,9 @@ class _Wiring:
             found = tokens.principal_of(token_id) if token_id else accounts.principal_of(user_id)
             return quotas.applied(found)
 
-        embeddings = EmbeddingsRunner(chat, read=read_embeddings, write=write_embeddings)
         return BatchWorker(
             self.committer.run,
-            {"chat": ChatRunner(chat), "embeddings": embeddings},
+            runners,
             principal_of=principal_of,
             shutdown=self.shutdown,
             places=min(settings.worker_concurrency, max(1, settings.web_threads - KEPT_FREE)),

@@ -1,17 +1,21 @@
-"""The webhook (S3): ``/api/v1/webhook``, ``/api/v1/health``."""
+"""The webhook (S3): ``/api/v1/webhook``, the spreadsheet contract ``/api/v1/range``, ``/api/v1/health``."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app
+import orjson
+from flask import Blueprint, Response, current_app, g
 
 from flaskllm.blueprints._calls import call_headers, new_call
 from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._errors import render
+from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.blueprints._once import once
 from flaskllm.errors import ProviderTimeout
 from flaskllm.extensions import services
+from flaskllm.services.ranges import Unconfirmed
 from flaskllm.version import VERSION
+from flaskllm.wire import ranges
 from flaskllm.wire import webhook as wire
 
 bp = Blueprint("webhook", __name__)
@@ -32,6 +36,45 @@ def process_prompt() -> Response:
     told = services.prompts.answer(ask, call)
     response = json_response(wire.write_answer(told, call.request_id))
     response.headers.update(call_headers(told.answer))
+    return response
+
+
+@bp.post("/range")
+@documented(
+    "Have a column of cells answered: the same rows come back, as many as are ready",
+    body=ranges.RangeSchema,
+    answer={"anyOf": [ranges.RANGE, ranges.ESTIMATE]},
+    also={409: ranges.UNCONFIRMED},
+    errors=(404,),
+    never=(402, 502, 504),
+    description="Equal rows are asked once, a row that was answered before costs nothing, and what fails fails in its "
+    "row. With `dry_run` the estimate alone. `X-FlaskLLM-Cache: none` asks rows anew that were answered before.",
+)
+@once
+def ask_range() -> Response:
+    ask = ranges.read_range(json_body())
+    call = new_call("range", metadata=wire.write_metadata(ask.prompt("")))
+    g.pop("model_call")  # each row has a line of its own, and the request too
+    if ask.dry_run:
+        return json_response(ranges.write_estimate(services.ranges.estimate(ask, call)))
+    return json_response(ranges.write_range(services.ranges.ask(ask, call)))
+
+
+@bp.get("/range/<continuation>")
+@documented(
+    "The same rows again, as many as are ready by now",
+    answer=ranges.RANGE,
+    description="Works on open rows itself until the deadline of the range. Kept until a day after all is done.",
+)
+def continue_range(continuation: str) -> Response:
+    return json_response(ranges.write_range(services.ranges.go_on(current_principal(), continuation)))
+
+
+@bp.errorhandler(Unconfirmed)
+def unconfirmed(error: Unconfirmed) -> Response:
+    """The refusal with what it would take beside it, so that a script can ask its user."""
+    response = render(error)
+    response.set_data(orjson.dumps({**response.get_json(), "estimate": ranges.write_estimate(error.estimate)}))
     return response
 
 

@@ -25,6 +25,8 @@ OPEN, CLAIMED = "open", "claimed"
 """States of an item that has no result yet; the others are `COMPLETED`, `FAILED`, `CANCELLED`."""
 PENDING = "pending"
 """What callers are told of both."""
+SAME = "same"
+"""An item that is not asked, since another asks the same: its ``text`` is that one's index. It counts nowhere."""
 POISONED = "poisoned"
 
 BATCH, INTERACTIVE = 0, 10
@@ -52,10 +54,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """One question as it is sent: ``question`` is JSON that the job's runner understands."""
+    """One question as it is sent: ``question`` is JSON that the job's runner understands.
+
+    ``ended``: its result, where that is known already; then nobody asks it.
+    """
 
     question: Mapping[str, Any]
     custom_id: str | None = None
+    ended: Ended | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ FIELDS_OF = {
 """What each kind of subject may have."""
 BUDGET_PREFIX = "quota:"
 """How the ids of these budgets begin, beside ``token:`` and ``user:``."""
+RANGE_PREFIX = "range:"
+"""The same for the cap that a caller sets on one range."""
 
 
 UNLIMITED = RateLimits()

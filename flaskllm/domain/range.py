@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from flaskllm.domain.principal import NO_CLAIMS, Budget, Claims
 from flaskllm.domain.prompt import PromptAsk, PromptKind
 from flaskllm.domain.spreadsheet import AnsweredRow, AskedRow
 
@@ -41,7 +43,10 @@ class RangeAsk:
 
 @dataclass(frozen=True, slots=True)
 class RangeEstimate:
-    """What a range would take at the most: ``cost`` in 10⁻⁹ dollar, ``seconds`` while eight rows run at a time."""
+    """What a range would take about: ``cost`` in 10⁻⁹ dollar, ``seconds`` while eight rows run at a time.
+
+    ``new_rows``: those that would be asked.
+    """
 
     rows: int
     new_rows: int
@@ -63,3 +68,40 @@ class RangeState:
     def done(self) -> bool:
         """No row is open any more."""
         return all(row.status != "pending" for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RowQuestion:
+    """One row while it waits to be asked.
+
+    ``until``: so long (milliseconds since 1970) it waits for providers that are not well or asked too much. ``cap``:
+    the budget that all rows of its range share. ``fresh``: an answer that was given before will not do.
+    """
+
+    ask: PromptAsk
+    until: int
+    cap: Budget | None = None
+    fresh: bool = False
+    claims: Claims = NO_CLAIMS
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept with its job."""
+        ask = self.ask
+        return {
+            "text": ask.variables["text"],
+            "ask": [ask.kind, ask.template, ask.language, ask.model],
+            "until": self.until,
+            "cap": self.cap and [self.cap.id, self.cap.amount],
+            "fresh": self.fresh,
+            "claims": {name: told for name, told in asdict(self.claims).items() if told is not None},
+        }
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> RowQuestion:
+        """The same again."""
+        kind, template, language, model = kept["ask"]
+        ask = PromptAsk(
+            {"text": kept["text"]}, PromptKind(kind) if kind else None, template, language=language, model=model
+        )
+        cap = Budget(kept["cap"][0], kept["cap"][1], "total") if kept["cap"] else None
+        return cls(ask, kept["until"], cap, kept["fresh"], Claims(**kept["claims"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,8 @@ from flaskllm.models.answer import AnswerRow
 from flaskllm.models.types import new_id, now
 from flaskllm.repositories.database import Database
 
+READ_AT_ONCE = 500
+"""Rows asked for by their ids: SQLite takes so many values in one statement."""
 SWEEP = 200
 """Rows deleted at a time: they may be large."""
 
@@ -110,6 +112,17 @@ class AnswerStore:
         query = select(row.body).where(row.id == answer_id, row.expires_at > now())
         with self._database.reading() as session:
             return session.scalars(query).one_or_none()
+
+    def get_many(self, answer_ids: Sequence[str]) -> dict[str, bytes]:
+        """Those of them that are there, by their ids."""
+        row = AnswerRow
+        found: dict[str, bytes] = {}
+        for first in range(0, len(answer_ids), READ_AT_ONCE):
+            ids = answer_ids[first : first + READ_AT_ONCE]
+            query = select(row.id, row.body).where(row.id.in_(ids), row.expires_at > now())
+            with self._database.reading() as session:
+                found.update((answer_id, body) for answer_id, body in session.execute(query) if body is not None)
+        return found
 
     def keep(self, claim: Claim, answer: KeptAnswer) -> bool:
         """The answer that was claimed; False where the claim was lost in the meantime."""

@@ -26,6 +26,7 @@ from flaskllm.domain.batch import (
     OPEN,
     POISONED,
     QUEUED,
+    SAME,
     Claimed,
     Ended,
     Item,
@@ -59,8 +60,9 @@ SELECT id, user_id, priority, claimed_at, created_at FROM batch_jobs
 WHERE finished_at IS NULL AND ending IS NULL AND status <> 'incoming' AND resumes_at <= {now} AND expires_at > {now}
     AND EXISTS (SELECT 1 FROM batch_items
         WHERE job_id = batch_jobs.id AND state = 'open' AND tries BETWEEN :low AND :high AND ready_at <= {now})
-LIMIT :most
 """
+WAITING_ONE = f"{WAITING} AND id = :id"
+WAITING_ALL = f"{WAITING} LIMIT :most"
 TAKE_JOB = """
 UPDATE batch_jobs SET claimed_at = CASE WHEN {now} > :last THEN {now} ELSE :last + 1 END, status = 'running',
     started_at = COALESCE(started_at, {now})
@@ -137,9 +139,10 @@ UPDATE batch_jobs SET failed = failed - :moved, status = 'queued', finished_at =
 WHERE id = :id
 """
 INSERT_ITEM = """
-INSERT INTO batch_items (job_id, idx, custom_id, question, state, tries, ready_at, fence, lease_until, prompt_tokens,
-    completion_tokens)
-VALUES (:job_id, :idx, :custom_id, :question, 'open', 0, 0, 0, 0, 0, 0)
+INSERT INTO batch_items (job_id, idx, custom_id, question, state, tries, ready_at, fence, lease_until, text,
+    finish_reason, model, prompt_tokens, completion_tokens, cost, error_code, error_message, response)
+VALUES (:job_id, :idx, :custom_id, :question, :state, 0, 0, 0, 0, :text, :finish_reason, :model, :prompt_tokens,
+    :completion_tokens, :cost, :error_code, :error_message, :response)
 """
 POISONED_MESSAGE = f"The worker that asked this died {MOST_TRIES} times."
 EXPIRED_MESSAGE = "The job expired before this was asked."
@@ -181,12 +184,12 @@ class Take(Operation):
 
     def write(self, connection: Connection, locked: set[str]) -> None:
         self.result = []
-        found = _waiting(connection, self.tries, self.tries)
+        found = _waiting(connection, self.tries, self.tries, self.job_id)
         last = max((waiting.claimed_at for waiting in found), default=0)
         for waiting in fair_order(found):
             if len(self.result) >= self.most:
                 break
-            if self.job_id in (None, waiting.id) and _lock_one(connection, waiting.id, locked):
+            if _lock_one(connection, waiting.id, locked):
                 self.result += self._take(connection, waiting.id, self.most - len(self.result), last)
 
     def _take(self, connection: Connection, job_id: str, most: int, last: int) -> list[Claimed]:
@@ -206,12 +209,13 @@ class Take(Operation):
 
 @dataclass(slots=True)
 class Suspects(Operation):
-    """Whether items wait that were in the hands of a worker that died. ``result``: that."""
+    """Whether items wait, of any job or of that one, that a worker had in hand that died. ``result``: that."""
 
+    job_id: str | None = None
     result: bool = False
 
     def write(self, connection: Connection, _locked: set[str]) -> None:
-        self.result = bool(_waiting(connection, 1, MOST_TRIES))
+        self.result = bool(_waiting(connection, 1, MOST_TRIES, self.job_id))
 
 
 def _lock_one(connection: Connection, job_id: str, locked: set[str]) -> bool:
@@ -225,9 +229,13 @@ def _lock_one(connection: Connection, job_id: str, locked: set[str]) -> bool:
     return True
 
 
-def _waiting(connection: Connection, low: int, high: int) -> list[Waiting]:
-    values = {"most": MOST_JOBS, "low": low, "high": high}
-    return [Waiting(*row) for row in connection.execute(_sql(connection, WAITING), values).fetchall()]
+def _waiting(connection: Connection, low: int, high: int, job_id: str | None) -> list[Waiting]:
+    tries = {"low": low, "high": high}
+    if job_id is None:
+        rows = connection.execute(_sql(connection, WAITING_ALL), {**tries, "most": MOST_JOBS})
+    else:
+        rows = connection.execute(_sql(connection, WAITING_ONE), {**tries, "id": job_id})
+    return [Waiting(*row) for row in rows.fetchall()]
 
 
 @dataclass(slots=True)
@@ -257,10 +265,7 @@ class Store(Operation):
         return (self.job_id,)
 
     def values(self) -> dict[str, Any]:
-        ended = self.ended
-        return {name: getattr(ended, name) for name in ended.__slots__} | {
-            "job_id": self.job_id, "idx": self.index, "fence": self.fence
-        }  # fmt: skip
+        return {**_values(self.ended), "job_id": self.job_id, "idx": self.index, "fence": self.fence}
 
 
 def _store_all(connection: Connection, stores: Sequence[Store]) -> None:
@@ -479,16 +484,28 @@ def add_items(session: Session, job_id: str, first: int, items: Iterable[NewItem
     """More items of a job that is still incoming, the first at that place. Gives how many."""
     rows = [
         {"job_id": job_id, "idx": place, "custom_id": item.custom_id, "question": _json(item.question)}
+        | _values(item.ended or UNASKED)
         for place, item in enumerate(items, first)
     ]
     session.execute(text(INSERT_ITEM), rows)
     return len(rows)
 
 
-def open_job(session: Session, job_id: str, total: int, details: Mapping[str, Any] | None = None) -> None:
-    """All items are there: the job is accepted."""
-    row = session.get_one(BatchJobRow, job_id)
-    row.status, row.total = QUEUED, total
+UNASKED = Ended(OPEN)
+"""The columns of an item that has no result."""
+
+
+def _values(ended: Ended) -> dict[str, Any]:
+    return {name: getattr(ended, name) for name in ended.__slots__}
+
+
+def open_job(session: Session, job_id: str, details: Mapping[str, Any] | None = None) -> None:
+    """All items are there: the job is accepted. What has its result already is counted."""
+    row, item = session.get_one(BatchJobRow, job_id), BatchItemRow
+    found = session.execute(select(item.state, func.count()).where(item.job_id == job_id).group_by(item.state))
+    counts = {state: count for state, count in found if state != SAME}
+    row.status, row.total = QUEUED, sum(counts.values())
+    row.completed, row.failed = counts.get(COMPLETED, 0), counts.get(FAILED, 0)
     if details is not None:
         row.details = _json(details)
 

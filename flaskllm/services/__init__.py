@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flaskllm.services.provider_models import ModelService
     from flaskllm.services.providers import ProviderService
     from flaskllm.services.quotas import QuotaService
+    from flaskllm.services.ranges import RangeService
     from flaskllm.services.reconciliation import ReconciliationService
     from flaskllm.services.responses import ResponseService
     from flaskllm.services.routes import RouteService
@@ -61,6 +62,7 @@ class Services:
     batch_worker: BatchWorker
     files: FileService
     file_batches: FileBatchService
+    ranges: RangeService
     idempotency: Idempotency
     templates: TemplateService
     usage: UsageService

@@ -21,6 +21,7 @@ from flaskllm.errors import (
     ProviderError,
     ProviderFailure,
     ProviderRateLimited,
+    ProvidersBusy,
     ProviderTimeout,
     RateLimited,
 )
@@ -271,9 +272,10 @@ def _limited(failures: Sequence[ProviderFailure]) -> RateLimited:
     """What to tell of rate limits alone: the shortest wait of those that pass, and no invitation where none does."""
     passing = [one for one in failures if one.retryable]
     if not passing:
-        return RateLimited(failures[-1].message, retry_after=QUOTA_WAIT_S, headers=NO_INVITATION)
+        return ProvidersBusy(failures[-1].message, retry_after=QUOTA_WAIT_S, headers=NO_INVITATION)
     waits = [one.retry_after for one in passing if one.retry_after]
-    return RateLimited(passing[-1].message, retry_after=min(waits) if waits else 1.0)
+    kind = RateLimited if all(isinstance(one, ModelFull) for one in failures) else ProvidersBusy
+    return kind(passing[-1].message, retry_after=min(waits) if waits else 1.0)
 
 
 def _tried(candidate: Candidate, outcome: str, *, asked: bool = True) -> Tried:

@@ -85,11 +85,13 @@ def ended_of(told: Told[Any], *, whole: bool) -> Ended:
 class Bounds:
     """How long and how much one turn of work may be. None: without end.
 
-    ``lingers``: it waits for more where nothing is to be done, until it is stopped.
+    ``places``: items at once, where that is fewer than the worker's own. ``lingers``: it waits for more where nothing
+    is to be done, until it is stopped.
     """
 
     seconds: float | None = None
     items: int | None = None
+    places: int | None = None
     job_id: str | None = None
     lingers: bool = False
 
@@ -127,16 +129,38 @@ class BatchWorker:
         turn = _Turn(self, bounds, stopped or threading.Event())
         return turn.run()
 
+    def work_alone(self, job_id: str, *, seconds: float, lease_s: float) -> int:
+        """The same for one job, one item after the other in this thread: for where no other thread runs.
+
+        ``seconds``: none is begun later. ``lease_s``: longer than an item may take, since nobody renews it.
+        """
+        ends, owner, taken = time.monotonic() + seconds, _owner(), 0
+        while time.monotonic() < ends and not self.draining:
+            item = self._next_of(job_id, owner, int(lease_s * 1000))
+            if item is None:
+                break
+            self.answer(item)
+            taken += 1
+        return taken
+
+    def _next_of(self, job_id: str, owner: str, lease_ms: int) -> Claimed | None:
+        for tries in range(MOST_TRIES):
+            if found := self.take(owner, 1, tries=tries, job_id=job_id, lease_ms=lease_ms):
+                return found[0]
+        return None
+
     # -- what a turn needs -------------------------------------------------------------------------------------------
 
-    def take(self, owner: str, most: int, *, tries: int, job_id: str | None) -> list[Claimed]:
+    def take(
+        self, owner: str, most: int, *, tries: int, job_id: str | None, lease_ms: int | None = None
+    ) -> list[Claimed]:
         """Raises `Unavailable`."""
-        found: list[Claimed] = self._run(Take(owner, most, self._lease_ms, tries, job_id))
+        found: list[Claimed] = self._run(Take(owner, most, lease_ms or self._lease_ms, tries, job_id))
         return found
 
-    def has_suspects(self) -> bool:
+    def has_suspects(self, job_id: str | None) -> bool:
         """Raises `Unavailable`."""
-        return bool(self._run(Suspects()))
+        return bool(self._run(Suspects(job_id)))
 
     @property
     def draining(self) -> bool:
@@ -171,10 +195,10 @@ class BatchWorker:
             wait_s = min(max(error.retry_after or 1.0, 0.5), LONGEST_PAUSE_S)
             self.give_back([item], wait_s=wait_s, pause=True)
         except DomainError as error:
-            self._store(item, _failed(error))
+            self._store(item, failed(error))
         except Exception as error:  # one item's fault must not end the others
             log.exception("a batch item failed: %s", type(error).__name__)
-            self._store(item, _failed(InternalError("The gateway failed on this item.")))
+            self._store(item, failed(InternalError("The gateway failed on this item.")))
         else:
             if not kept:
                 self._store(item, ended)
@@ -206,8 +230,13 @@ class BatchWorker:
         return runner(item.question, call, keep)
 
 
-def _failed(error: DomainError) -> Ended:
+def failed(error: DomainError) -> Ended:
+    """The result of an item that cannot be answered."""
     return Ended(FAILED, error_code=error.code, error_message=error.message.replace("\x00", "")[:MOST_ERROR])
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()[:20]}:{os.getpid()}:{uuid4().hex[:16]}"
 
 
 class _Turn:
@@ -215,7 +244,8 @@ class _Turn:
 
     def __init__(self, worker: BatchWorker, bounds: Bounds, stopped: threading.Event) -> None:
         self._worker, self._bounds, self._stopped = worker, bounds, stopped
-        self._owner = f"{socket.gethostname()[:20]}:{os.getpid()}:{uuid4().hex[:16]}"
+        self._owner = _owner()
+        self._places = min(worker.places, bounds.places or worker.places)
         self._ends = None if bounds.seconds is None else time.monotonic() + bounds.seconds
         self._changed = threading.Condition()
         self._in_hand: dict[tuple[str, int], Claimed] = {}
@@ -250,7 +280,7 @@ class _Turn:
         """One look at what there is to do. False where there is nothing and nobody lingers."""
         try:
             self._clear_suspects()
-            busy = bool(self._in_hand)  # what ends while we look may make room for more
+            held = len(self._in_hand)  # what ends while we look may make room for more
             room = self._room()
             items = self._take(room) if room > 0 else []
         except Unavailable:
@@ -259,13 +289,13 @@ class _Turn:
         for item in items:
             self._hand_out(item)
         if not items and self._in_hand:
-            self._wait_for_room(FULL_S if room > 0 else IDLE_S)
+            self._wait_for_room(held, FULL_S if room > 0 else IDLE_S)
         elif not items and self._bounds.lingers:
             self._stopped.wait(IDLE_S)
-        return bool(items) or busy or self._bounds.lingers
+        return bool(items or held) or self._bounds.lingers
 
     def _room(self) -> int:
-        room = self._worker.places - len(self._in_hand)
+        room = self._places - len(self._in_hand)
         return room if self._bounds.items is None else min(room, self._bounds.items - self._taken)
 
     def _clear_suspects(self) -> None:
@@ -274,7 +304,7 @@ class _Turn:
         if time.monotonic() < self._suspects_next:
             return
         self._suspects_next = time.monotonic() + SUSPECTS_EVERY_S
-        if not self._worker.has_suspects():
+        if not self._worker.has_suspects(self._bounds.job_id):
             return
         self._wait_until_empty()
         for tries in range(1, MOST_TRIES):
@@ -301,9 +331,9 @@ class _Turn:
                 self._in_hand.pop((item.job.id, item.index), None)
                 self._changed.notify_all()
 
-    def _wait_for_room(self, seconds: float) -> None:
+    def _wait_for_room(self, held: int, seconds: float) -> None:
         with self._changed:
-            self._changed.wait(seconds)
+            self._changed.wait_for(lambda: len(self._in_hand) < held, seconds)
 
     def _wait_until_empty(self, seconds: float = float("inf")) -> None:
         ends = time.monotonic() + seconds

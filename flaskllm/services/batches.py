@@ -80,20 +80,19 @@ class BatchService:
         with self._db.transaction() as session:
             owner = (principal.user_id, principal.token_id)
             repository.add_job(session, job_id, submission, owner, LIFE_MS)
-        total = self._add_items(job_id, items)
+        self._add_items(job_id, items)
         with self._db.transaction() as session:
-            repository.open_job(session, job_id, total)
+            repository.open_job(session, job_id)
         self.ring(job_id)
         return self.get(principal, job_id)
 
-    def _add_items(self, job_id: str, items: Iterable[NewItem]) -> int:
+    def _add_items(self, job_id: str, items: Iterable[NewItem]) -> None:
         total, waiting = 0, iter(items)
         while chunk := list(islice(waiting, WRITTEN_AT_ONCE)):
             if total + len(chunk) > MOST_ITEMS:
                 raise invalid("requests", f"must have at most {MOST_ITEMS} items")
             with self._db.transaction() as session:
                 total += repository.add_items(session, job_id, total, chunk)
-        return total
 
     def ring(self, job_id: str) -> None:
         """Wake somebody; a doorbell that fails costs time only, since the sweeper rings again."""
@@ -114,14 +113,10 @@ class BatchService:
             request = question_of(item.question)
             key = (request.model, frozenset(request.params))
             model = models[key] = models.get(key) or self._router.models(request, principal)[0]
-            tokens, most = prompt_estimate(request.messages), request.output_cap or model.max_tokens
-            most = (most or DEFAULT_OUTPUT_CAP) * request.choices
             count, known = count + 1, known and model.price is not None
-            cost += bound_of(tokens, min(USUAL_ANSWER * request.choices, most), model.price)
-            at_most += bound_of(tokens, most, model.price)
-        seconds = count * USUAL_SECONDS / submission.max_concurrency
-        if principal.requests_per_minute:
-            seconds = max(seconds, (count / principal.requests_per_minute - 1) * 60)
+            usual, most = costs_of(request, model)
+            cost, at_most = cost + usual, at_most + most
+        seconds = seconds_for(count, submission.max_concurrency, principal)
         return Estimate(count, cost if known else None, at_most if known else None, seconds)
 
     # -- out --------------------------------------------------------------------------------------------------------
@@ -226,3 +221,19 @@ class BatchService:
         while more:
             with self._db.transaction() as session:
                 more = repository.delete_some(session, job_id)
+
+
+def costs_of(request: ChatRequest, model: Model) -> tuple[int, int]:
+    """What one question comes to in 10⁻⁹ dollar: usually, and at the most; 0 where the price is unknown."""
+    tokens = prompt_estimate(request.messages)
+    most = (request.output_cap or model.max_tokens or DEFAULT_OUTPUT_CAP) * request.choices
+    usual = min(USUAL_ANSWER * request.choices, most)
+    return bound_of(tokens, usual, model.price), bound_of(tokens, most, model.price)
+
+
+def seconds_for(count: int, together: int, principal: Principal) -> float:
+    """How long so many questions take about, ``together`` at a time and within the caller's own limit."""
+    seconds = count * USUAL_SECONDS / together
+    if principal.requests_per_minute:
+        seconds = max(seconds, (count / principal.requests_per_minute - 1) * 60)
+    return seconds

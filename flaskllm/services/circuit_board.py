@@ -22,12 +22,12 @@ from datetime import UTC, datetime, timedelta
 
 from flaskllm.domain.catalogue import Candidate, Catalogue, Circuit, Endpoint, Key, Provider
 from flaskllm.errors import (
+    NobodyWell,
     ProviderError,
     ProviderFailure,
     ProviderRateLimited,
     ProviderTimeout,
     ProviderUnreachable,
-    Unavailable,
 )
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.providers import CircuitRow, close_circuit, open_circuit
@@ -125,7 +125,7 @@ class CircuitBoard:
         """Whether there is room for one more second try; takes it."""
         return self._retries.take()
 
-    def refusal(self, candidates: Sequence[Candidate]) -> Unavailable:
+    def refusal(self, candidates: Sequence[Candidate]) -> NobodyWell:
         """What a caller is told where none of these may be asked: when to come again, and what went wrong last."""
         waits, error = [], ""
         for candidate in candidates:
@@ -134,7 +134,7 @@ class CircuitBoard:
                 waits.append(self._probe_at(tally, circuit) - self._clock())
                 error = error or tally.error or circuit.error
         wait = max(1.0, min(waits, default=1.0)) + random.uniform(0.0, 1.0)  # noqa: S311  (jitter, no secret)
-        return Unavailable(f"Nobody who could answer is well. {error}".rstrip(), retry_after=wait)
+        return NobodyWell(f"Nobody who could answer is well. {error}".rstrip(), retry_after=wait)
 
     def _look(self, candidate: Candidate) -> tuple[_Tally, Circuit | None]:
         tally = self._tally(candidate)

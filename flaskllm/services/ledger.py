@@ -21,7 +21,7 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import period_key, seconds_to_end
 from flaskllm.domain.pricing import Price, bound_of, breakdown_of, cost_of
 from flaskllm.domain.principal import Budget, Principal
-from flaskllm.domain.quota import BUDGET_PREFIX, INSTALLATION
+from flaskllm.domain.quota import BUDGET_PREFIX, INSTALLATION, RANGE_PREFIX
 from flaskllm.domain.usage import PARTS, Usage, is_possible
 from flaskllm.errors import BudgetExceeded, ModelFull, RateLimited, Unavailable
 from flaskllm.repositories.ledger import (
@@ -296,6 +296,8 @@ def _whose(budget_id: str) -> str:
     """A budget's owner, in words."""
     if budget_id.startswith("token:"):
         return "this token"
+    if budget_id.startswith(RANGE_PREFIX):
+        return "this range (max_cost)"
     if budget_id.startswith(f"{BUDGET_PREFIX}tag:"):
         return f"the tag {budget_id.removeprefix(f'{BUDGET_PREFIX}tag:')}"
     return "this installation" if budget_id == BUDGET_PREFIX + INSTALLATION else "this account"

@@ -135,6 +135,13 @@ class ModelRouter:
         instead = {kind: self._spread(chain, taking_turns=False) for kind, chain in chains.items()}
         return Plan(found, instead, tuple(place for place, _ in targets), route)
 
+    def named(self, request: Asked, principal: Principal) -> tuple[tuple[Place, ...], Route | None]:
+        """`Plan.named` and `Plan.route` of a chat, without taking anybody's turn. Raises the same."""
+        choice = self._choice(request, principal, "chat")
+        if (route := choice.route()) is None:
+            return tuple(choice.places()[:1]), None
+        return tuple(place for place, _ in choice.targets(route)), route
+
     def models(self, request: Asked, principal: Principal, *, ability: str = "chat") -> list[Model]:
         """The models of `candidates`, without taking anybody's turn: for who only wants to know. Raises the same."""
         choice = self._choice(request, principal, ability)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flaskllm.domain.answer import Answer
+from flaskllm.domain.answer import Answer, Told
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
@@ -25,6 +26,9 @@ MOST_SHOWN = 4_000
 """Characters of a malformed answer that the model is shown again."""
 
 
+Keep = Callable[[PromptAnswer], Any]
+
+
 class PromptService:
     """Asks a model by template and reads what it says."""
 
@@ -32,44 +36,74 @@ class PromptService:
         self._chat = orchestrator
         self._templates = templates
 
-    def answer(self, ask: PromptAsk, call: CallContext) -> PromptAnswer:
+    def answer(self, ask: PromptAsk, call: CallContext, keep: Keep | None = None) -> PromptAnswer:
         """Ask, and once more where the answer is not of the form that was asked for.
+
+        ``keep``: makes, out of the answer that will be given, the write that goes with its settlement; it is not asked
+        where the answer was settled before it was known to be that one, or came from the cache.
 
         Raises `NotFound` for an unknown template, `Forbidden` for one that the token may not use, and what
         `ChatOrchestrator.complete` raises.
         """
-        template = self._template(ask, call.principal)
+        template = self.template(ask, call.principal)
         if template.cache and call.uses_cache is None:
             call = replace(call, uses_cache=True)
-        messages = ask.messages(template)
-        first = self._chat.complete(_request(ask, template, messages), call)
+        request = request_of(ask, template)
+        first = self._chat.complete(request, _keeping(call, keep, lambda told: _well_formed(template.kind, told, call)))
         try:
             return _read(template.kind, first, call)
         except Malformed as fault:
-            again = [*messages, *_reproach(template.kind, first.text, fault)]
-            return self._second(_request(ask, template, again), template.kind, first, call)
+            again = [*request.messages, *_reproach(template.kind, first.text, fault)]
+            return self._second(replace(request, messages=again), template.kind, first, call, keep)
 
-    def _template(self, ask: PromptAsk, principal: Principal) -> PromptTemplate:
-        """The right comes before the look-up, so that a token cannot find out which templates there are."""
+    def template(self, ask: PromptAsk, principal: Principal) -> PromptTemplate:
+        """The template that serves it. Raises `Forbidden` and `NotFound`.
+
+        The right comes before the look-up, so that a token cannot find out which templates there are.
+        """
         if not principal.may_use_template(ask.template_name):
             raise Forbidden("This token may not use this template.")
         return self._templates.get(ask.template_name)
 
-    def _second(self, request: ChatRequest, kind: PromptKind, first: Answer, call: CallContext) -> PromptAnswer:
+    def _second(
+        self, request: ChatRequest, kind: PromptKind, first: Answer, call: CallContext, keep: Keep | None
+    ) -> PromptAnswer:
         """Whatever becomes of the second asking, the caller gets the text that is paid for."""
+
+        def given(second: Answer) -> PromptAnswer:
+            both = _together(first, second)
+            return _well_formed(kind, both, call) or _untyped(kind, both, call)
+
         try:
-            both = _together(first, self._chat.complete(request, call))
+            return given(self._chat.complete(request, _keeping(call, keep, given)))
         except DomainError as error:
             log.info("a malformed answer could not be asked for again: %s", error.code)
             return _untyped(kind, first, call)
-        try:
-            return _read(kind, both, call)
-        except Malformed:
-            return _untyped(kind, both, call)
 
 
-def _request(ask: PromptAsk, template: PromptTemplate, messages: list[dict[str, Any]]) -> ChatRequest:
+def request_of(ask: PromptAsk, template: PromptTemplate) -> ChatRequest:
+    """What a model is asked. Raises `InvalidRequest` where the template cannot be filled in."""
+    messages = ask.messages(template)
     return ChatRequest(model=ask.model or template.model, messages=messages, params=dict(template.parameters))
+
+
+def _keeping(call: CallContext, keep: Keep | None, given: Callable[[Answer], PromptAnswer | None]) -> CallContext:
+    """The call, with ``keep`` told of what is given for its answer, if that is given at all."""
+    if keep is None:
+        return call
+
+    def beside(told: Told[Any]) -> Any:
+        answer = given(Answer(**vars(told)))
+        return None if answer is None else keep(answer)
+
+    return replace(call, keep=beside)
+
+
+def _well_formed(kind: PromptKind, answer: Answer, call: CallContext) -> PromptAnswer | None:
+    try:
+        return _read(kind, answer, call)
+    except Malformed:
+        return None
 
 
 def _read(kind: PromptKind, answer: Answer, call: CallContext) -> PromptAnswer:

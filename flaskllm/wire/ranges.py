@@ -18,7 +18,8 @@ from flaskllm.wire.webhook import language_code
 MOST_TEXT = 10_000_000
 MOST_CELLS = 100
 LONGEST_ID = 128
-USUAL_DEADLINE_S, LONGEST_DEADLINE_S = 25.0, 300.0
+SHORTEST_DEADLINE_S, USUAL_DEADLINE_S, LONGEST_DEADLINE_S = 0.1, 25.0, 120.0
+"""What stands before us waits for an answer no longer than a little more (``deploy/nginx.conf``)."""
 
 
 class Cell(fields.Field[Any]):
@@ -52,7 +53,7 @@ class RangeSchema(Schema):
     template = Text(allow_none=True, least=1, most=64)
     language = Text(allow_none=True, most=16, validate=language_code)
     model = Text(allow_none=True, least=1, most=256)
-    deadline_s = Number(allow_none=True, least=1, most=LONGEST_DEADLINE_S)
+    deadline_s = Number(allow_none=True, least=SHORTEST_DEADLINE_S, most=LONGEST_DEADLINE_S)
     dry_run = Flag(allow_none=True)
     confirm = Flag(allow_none=True)
     max_cost = Dollars(allow_none=True)
@@ -63,7 +64,7 @@ ESTIMATE = shapes.record(
     "RangeEstimate",
     rows=shapes.COUNT,
     new_rows={**shapes.COUNT, "description": "that would be asked: neither equal to another nor answered before"},
-    cost={"type": "number", "minimum": 0, "description": "US dollars at the most; what has no price counts 0"},
+    cost={"type": "number", "minimum": 0, "description": "US dollars, about; what has no price counts 0"},
     seconds={"type": "number", "minimum": 0},
 )
 ROW = shapes.record(
@@ -84,6 +85,12 @@ RANGE = shapes.record(
     continuation={**shapes.STRING, "description": "for `GET /api/v1/range/{continuation}`; empty where all is done"},
     cost={"type": "number", "minimum": 0, "description": "US dollars so far"},
     estimate=ESTIMATE,
+)
+UNCONFIRMED = shapes.record(
+    "RangeUnconfirmed",
+    status={"const": "error"},
+    error=shapes.ANY_OBJECT,
+    optional={"estimate": ESTIMATE},
 )
 """The answers' forms, for ``/openapi.json``. Nothing is ever null: Office Scripts has no ``any``."""
 
