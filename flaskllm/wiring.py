@@ -361,6 +361,7 @@ class _Wiring:
             at_once=max(1, settings.web_threads // 2),
             turns=max(1, settings.web_threads // 16),
             threads=self.threads,
+            refuse_unpriced=settings.unpriced_models == "refuse",
         )
 
     def _batch_worker(

@@ -20,6 +20,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "conversations.chat": {"message": "Say hello.", "conversation_id": "greetings"},
     "conversations.rename_conversation": {"title": "Greetings"},
     "webhook.process_prompt": {"prompt": "The meeting moved to Friday.", "type": "summary"},
+    "webhook.ask_range": {"rows": [{"id": "A2", "prompt": "The meeting moved to Friday."}], "type": "summary"},
     "templates.create_template": {"name": "headline", "user_text": "A headline for: {{text}}", "type": "custom"},
     "templates.change_template": {"description": "Short and plain"},
     "openai.create_chat_completion": {"messages": _HELLO},

@@ -77,7 +77,7 @@ def page() -> Response:
 @bp.get("/<name>")
 @documented(
     "A file of the spreadsheet kit, with this gateway's address in it",
-    answer={},
+    answer={"description": "A text, or a picture"},
     media="*/*",
     errors=(404,),
     description=f"One of: {', '.join(KIT)}.",

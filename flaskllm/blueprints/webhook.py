@@ -5,12 +5,14 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, Response, current_app, g
 
-from flaskllm.blueprints._calls import call_headers, new_call
+from flaskllm.blueprints._calls import CACHE, call_headers, new_call
 from flaskllm.blueprints._doc import documented
 from flaskllm.blueprints._errors import render
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response
 from flaskllm.blueprints._once import once
+from flaskllm.domain.pricing import dollars_text
+from flaskllm.domain.range import RangeState
 from flaskllm.errors import ProviderTimeout
 from flaskllm.extensions import services
 from flaskllm.services.ranges import Unconfirmed
@@ -44,9 +46,8 @@ def process_prompt() -> Response:
     "Have a column of cells answered: the same rows come back, as many as are ready",
     body=ranges.RangeSchema,
     answer={"anyOf": [ranges.RANGE, ranges.ESTIMATE]},
-    also={409: ranges.UNCONFIRMED},
     errors=(404,),
-    never=(402, 502, 504),
+    never=(502, 504),
     description="Equal rows are asked once, a row that was answered before costs nothing, and what fails fails in its "
     "row. With `dry_run` the estimate alone. `X-FlaskLLM-Cache: none` asks rows anew that were answered before.",
 )
@@ -57,7 +58,7 @@ def ask_range() -> Response:
     g.pop("model_call")  # each row has a line of its own, and the request too
     if ask.dry_run:
         return json_response(ranges.write_estimate(services.ranges.estimate(ask, call)))
-    return json_response(ranges.write_range(services.ranges.ask(ask, call)))
+    return _answered(services.ranges.ask(ask, call))
 
 
 @bp.get("/range/<continuation>")
@@ -67,7 +68,14 @@ def ask_range() -> Response:
     description="Works on open rows itself until the deadline of the range. Kept until a day after all is done.",
 )
 def continue_range(continuation: str) -> Response:
-    return json_response(ranges.write_range(services.ranges.go_on(current_principal(), continuation)))
+    return _answered(services.ranges.go_on(current_principal(), continuation))
+
+
+def _answered(state: RangeState) -> Response:
+    response = json_response(ranges.write_range(state))
+    response.headers["X-FlaskLLM-Cost"] = dollars_text(state.cost)
+    response.headers[CACHE] = "miss" if state.estimate.new_rows else "hit"
+    return response
 
 
 @bp.errorhandler(Unconfirmed)

@@ -13,18 +13,23 @@ from flaskllm.domain.spreadsheet import AnsweredRow, AskedRow
 MOST_RANGE_ROWS = 5_000
 """Rows in one request; Excel moves at most 5 MB at a time, which is about as many rows of a thousand characters."""
 ROWS_AT_ONCE = 8
+USUAL_DEADLINE_S = 25.0
+"""Apps Script and custom functions die at 30 to 60 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeAsk:
-    """Rows, and what is asked of each: a kind or a template. ``most_cost`` in 10⁻⁹ dollar; ``deadline_s`` seconds."""
+    """Rows, and what is asked of each: a kind or a template. ``most_cost`` in 10⁻⁹ dollar.
+
+    ``deadline_s``: seconds; 0: it is accepted and not waited for.
+    """
 
     rows: tuple[AskedRow, ...]
     kind: PromptKind | None = None
     template: str | None = None
     language: str | None = None
     model: str | None = None
-    deadline_s: float = 25.0
+    deadline_s: float = USUAL_DEADLINE_S
     dry_run: bool = False
     confirm: bool = False
     most_cost: int | None = None

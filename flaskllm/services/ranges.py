@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from flaskllm.domain.batch import COMPLETED, INTERACTIVE, SAME, Ended, Job, NewItem, Submission
 from flaskllm.domain.call import CallContext
+from flaskllm.domain.catalogue import Model
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.pricing import dollars_text
 from flaskllm.domain.principal import Budget, Principal
 from flaskllm.domain.prompt import PromptAsk, PromptTemplate
 from flaskllm.domain.quota import RANGE_PREFIX
-from flaskllm.domain.range import ROWS_AT_ONCE, RangeAsk, RangeEstimate, RangeState, RowQuestion
+from flaskllm.domain.range import ROWS_AT_ONCE, USUAL_DEADLINE_S, RangeAsk, RangeEstimate, RangeState, RowQuestion
 from flaskllm.domain.spreadsheet import AnsweredRow, RowStatus
-from flaskllm.errors import Conflict, InvalidRequest, NotFound, Unavailable, invalid, invalid_for
+from flaskllm.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnpricedModel, invalid, invalid_for
 from flaskllm.models.types import new_id
 from flaskllm.repositories import ranges as repository
 from flaskllm.repositories.database import Database
@@ -82,6 +83,7 @@ class RangeRules:
     at_once: int
     turns: int
     threads: bool
+    refuse_unpriced: bool = False
 
 
 class RangeService:
@@ -147,7 +149,7 @@ class RangeService:
             raise _no_such()
         release = self._places.take()
         try:
-            return self._work(principal, job, started + job.details["deadline_s"])
+            return self._work(principal, job, started + (job.details["deadline_s"] or USUAL_DEADLINE_S))
         finally:
             release()
 
@@ -160,7 +162,7 @@ class RangeService:
             asked = request_of(probe, template)
         except InvalidRequest as error:
             raise _of_all(error, template) from None
-        model = self._router.models(asked, principal)[0]
+        model = self._priced(self._router.models(asked, principal))
         plan, questions = _Plan(template), self._questions(ask, template)
         plan.rows = [ended if isinstance(ended, Ended) else None for ended in questions]
         open_rows = {place: one for place, one in enumerate(questions) if isinstance(one, ChatRequest)}
@@ -175,6 +177,15 @@ class RangeService:
                 usual, most = costs_of(request, model)
                 plan.cost, plan.dearest = plan.cost + usual, max(plan.dearest, most)
         return plan
+
+    def _priced(self, models: Sequence[Model]) -> Model:
+        """The model that will be asked. Raises `UnpricedModel` where that is refused."""
+        if not self._rules.refuse_unpriced:
+            return models[0]
+        priced = next((model for model in models if model.price is not None), None)
+        if priced is None:
+            raise UnpricedModel(f"The model {models[0].name} has no price, and this gateway refuses unpriced models.")
+        return priced
 
     def _questions(self, ask: RangeAsk, template: PromptTemplate) -> list[Ended | ChatRequest]:
         """Each row's question, or what nobody need be asked for: a blank row, one that stands above already, one that

@@ -14,6 +14,7 @@ from marshmallow import Schema
 from flaskllm.errors import DomainError
 from flaskllm.wire import fields as ours
 from flaskllm.wire.errors import ANTHROPIC_TYPES, OPENAI_TYPES
+from flaskllm.wire.ranges import ESTIMATE
 from flaskllm.wire.shapes import NO_NUL, NULL, STRING, Shape, form_of, one_of, record, several
 
 OPENAPI = "3.1.0"
@@ -229,6 +230,7 @@ ERRORS: dict[str, Shape] = {
         "HouseError",
         status={"const": "error"},
         error=record(code=one_of(*_codes()), message=STRING, details=several(_DETAIL), request_id=STRING),
+        optional={"estimate": ESTIMATE},
     ),
     "openai": record(
         "OpenAIError",

@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 
 from flaskllm.domain.pricing import from_dollars, to_dollars
 from flaskllm.domain.prompt import PromptKind
-from flaskllm.domain.range import MOST_RANGE_ROWS, RangeAsk, RangeEstimate, RangeState
+from flaskllm.domain.range import MOST_RANGE_ROWS, USUAL_DEADLINE_S, RangeAsk, RangeEstimate, RangeState
 from flaskllm.domain.spreadsheet import AnsweredRow, AskedRow, RowStatus, cell_safe, fits_a_cell, joined
 from flaskllm.errors import Detail, invalid, refuse
 from flaskllm.wire import shapes
@@ -18,7 +18,7 @@ from flaskllm.wire.webhook import language_code
 MOST_TEXT = 10_000_000
 MOST_CELLS = 100
 LONGEST_ID = 128
-SHORTEST_DEADLINE_S, USUAL_DEADLINE_S, LONGEST_DEADLINE_S = 0.1, 25.0, 120.0
+LONGEST_DEADLINE_S = 120.0
 """What stands before us waits for an answer no longer than a little more (``deploy/nginx.conf``)."""
 
 
@@ -40,7 +40,7 @@ class RowSchema(Schema):
     id = Text(allow_none=True, most=LONGEST_ID)
     prompt = Text(allow_none=True, most=MOST_TEXT)
     cells = fields.List(
-        Cell(allow_none=True, metadata={"type": ["string", "number", "boolean", "null"], "pattern": shapes.NO_NUL}),
+        Cell(allow_none=True, metadata={"type": ["string", "number", "boolean"], "pattern": shapes.NO_NUL}),
         allow_none=True,
     )
 
@@ -53,7 +53,7 @@ class RangeSchema(Schema):
     template = Text(allow_none=True, least=1, most=64)
     language = Text(allow_none=True, most=16, validate=language_code)
     model = Text(allow_none=True, least=1, most=256)
-    deadline_s = Number(allow_none=True, least=SHORTEST_DEADLINE_S, most=LONGEST_DEADLINE_S)
+    deadline_s = Number(allow_none=True, least=0, most=LONGEST_DEADLINE_S)
     dry_run = Flag(allow_none=True)
     confirm = Flag(allow_none=True)
     max_cost = Dollars(allow_none=True)
@@ -85,12 +85,6 @@ RANGE = shapes.record(
     continuation={**shapes.STRING, "description": "for `GET /api/v1/range/{continuation}`; empty where all is done"},
     cost={"type": "number", "minimum": 0, "description": "US dollars so far"},
     estimate=ESTIMATE,
-)
-UNCONFIRMED = shapes.record(
-    "RangeUnconfirmed",
-    status={"const": "error"},
-    error=shapes.ANY_OBJECT,
-    optional={"estimate": ESTIMATE},
 )
 """The answers' forms, for ``/openapi.json``. Nothing is ever null: Office Scripts has no ``any``."""
 

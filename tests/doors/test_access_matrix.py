@@ -37,7 +37,7 @@ ASKED = {
     r"\w+ /metrics$": "metrics",
     r"\w+ /(users|tokens|usage|audit|providers|routes|quotas)\b": "admin",
     r"(POST|PUT|DELETE) /api/v1/templates": "admin",
-    r"\w+ /api/v1/(templates|webhook)": "webhook",
+    r"\w+ /api/v1/(templates|webhook|range)": "webhook",
     r"\w+ /api/external/": "external",
     r"\w+ /api/": "signed in",
     r"GET /llm-gate/v1/providers$": "signed in",
