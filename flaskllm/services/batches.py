@@ -223,11 +223,11 @@ class BatchService:
                 more = repository.delete_some(session, job_id)
 
 
-def costs_of(request: ChatRequest, model: Model) -> tuple[int, int]:
+def costs_of(request: ChatRequest, model: Model, answer_tokens: int = USUAL_ANSWER) -> tuple[int, int]:
     """What one question comes to in 10⁻⁹ dollar: usually, and at the most; 0 where the price is unknown."""
     tokens = prompt_estimate(request.messages)
     most = (request.output_cap or model.max_tokens or DEFAULT_OUTPUT_CAP) * request.choices
-    usual = min(USUAL_ANSWER * request.choices, most)
+    usual = min(answer_tokens * request.choices, most)
     return bound_of(tokens, usual, model.price), bound_of(tokens, most, model.price)
 
 

@@ -16,9 +16,10 @@ from flaskllm.domain.batch import COMPLETED, INTERACTIVE, SAME, Ended, Job, NewI
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Model
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.estimate import prompt_estimate
 from flaskllm.domain.pricing import dollars_text
 from flaskllm.domain.principal import Budget, Principal
-from flaskllm.domain.prompt import PromptAsk, PromptTemplate
+from flaskllm.domain.prompt import PromptAsk, PromptKind, PromptTemplate
 from flaskllm.domain.quota import RANGE_PREFIX
 from flaskllm.domain.range import ROWS_AT_ONCE, USUAL_DEADLINE_S, RangeAsk, RangeEstimate, RangeState, RowQuestion
 from flaskllm.domain.spreadsheet import AnsweredRow, RowStatus
@@ -42,6 +43,8 @@ KEPT_MS = 24 * 3600 * 1000
 """How long the rest of a range may be asked for once all of it is there."""
 LOOK_AGAIN_S = 0.2
 """Where others have the rows in hand, or a limit wants a pause."""
+USUAL_CELL = 100
+"""Tokens that an estimate takes for an answer that goes into a cell."""
 PROBE = "text"
 """A row that stands for all of them where only what they share is looked at."""
 LEASE_MORE_S = 5.0
@@ -174,7 +177,7 @@ class RangeService:
                 plan.rows[place] = found.get(key)
         for place, request in open_rows.items():
             if plan.rows[place] is None:
-                usual, most = costs_of(request, model)
+                usual, most = costs_of(request, model, _usual_answer(template, request))
                 plan.cost, plan.dearest = plan.cost + usual, max(plan.dearest, most)
         return plan
 
@@ -299,6 +302,13 @@ class _Turn(threading.Thread):
         except RuntimeError:
             self._turns.release()
             raise Unavailable("This process can start no more threads.", retry_after=1) from None
+
+
+def _usual_answer(template: PromptTemplate, request: ChatRequest) -> int:
+    """Tokens of an answer: a translation is about as long as its text."""
+    if template.kind is PromptKind.TRANSLATION:
+        return max(USUAL_CELL, prompt_estimate(request.messages))
+    return USUAL_CELL
 
 
 def _question(ask: PromptAsk, template: PromptTemplate) -> Ended | ChatRequest:

@@ -329,7 +329,7 @@ def costly(make_app: MakeApp, upstream: Upstream, tmp_path: Path) -> Caller:
 
 
 def test_what_is_dear_has_to_be_confirmed(costly: Caller, upstream: Upstream) -> None:
-    texts = [f"number {n}" for n in range(5)]
+    texts = [f"number {n}" for n in range(12)]
     refused = costly.post(PATH, {"rows": rows_of(*texts), "model": "costly"}, status=409)
     assert refused.headers["X-FlaskLLM-Error"] == refused.json["error"]["code"] == "conflict"
     assert refused.json["error"]["details"][0]["field"] == "confirm"
@@ -337,7 +337,7 @@ def test_what_is_dear_has_to_be_confirmed(costly: Caller, upstream: Upstream) ->
     assert refused.json["estimate"]["cost"] > 1
     assert upstream.requests == []
     done = ask(costly, *texts, model="costly", confirm=True)
-    assert done["cost"] == pytest.approx(0.5)
+    assert done["cost"] == pytest.approx(1.2)
     assert ask(costly, *texts, model="costly")["cost"] == 0, "nothing is new, so nothing has to be confirmed"
 
 
