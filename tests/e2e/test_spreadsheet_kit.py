@@ -137,7 +137,11 @@ def test_the_connector_is_valid_and_tells_of_fields_that_are_there(kit: Path, ga
 
 
 def resolved(document: Any, schema: Any) -> Any:
-    while "$ref" in schema:
+    """What a reference leads to; of several forms the first."""
+    while "$ref" in schema or "anyOf" in schema:
+        if "anyOf" in schema:
+            schema = schema["anyOf"][0]
+            continue
         found = document
         for name in schema["$ref"].removeprefix("#/").split("/"):
             found = found[name]
