@@ -235,6 +235,7 @@ class Ledger:
     def settlement(self, attempt: Attempt, *, state: str, usage: Usage, error_code: str | None = None) -> Settle:
         """The same, not committed yet."""
         cost = self.price(attempt, state, usage)
+        _warn_of_excess(attempt, usage)
         values = {
             "id": attempt.id,
             "state": state,
@@ -290,6 +291,14 @@ class Ledger:
 
 def _hold_of(budget: Budget, period: str) -> Hold:
     return Hold(budget.id, period, budget.amount if budget.hard else MOST_SUM, budget.amount, budget.alert)
+
+
+def _warn_of_excess(attempt: Attempt, usage: Usage) -> None:
+    """A budget holds only where a provider keeps to the bound that it was sent; who does not is told of, loudly."""
+    if attempt.holds and usage.completion_tokens > attempt.most.completion_tokens:
+        fields = {"attempt": attempt.id, "provider": attempt.candidate.provider.id, "model": attempt.candidate.name}
+        tokens = {"most": attempt.most.completion_tokens, "completion_tokens": usage.completion_tokens}
+        log.error("a provider billed beyond max_tokens: a budget may be overspent", extra={"fields": fields | tokens})
 
 
 def _whose(budget_id: str) -> str:

@@ -129,11 +129,19 @@ def test_a_long_prompt_is_part_of_what_is_held(case: Any, gateway: Flask, upstre
 
 
 @case("BUDGET-006")
-def test_a_provider_that_bills_beyond_max_tokens(case: Any, gateway: Flask, upstream: Upstream) -> None:
+def test_a_provider_that_bills_beyond_max_tokens(
+    case: Any, gateway: Flask, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That call is paid, the next one refused, and the log has an error that says whose fault it is."""
     upstream.script(faults.usage(input=0, output=3000), vendor="openai")
     caller = with_budget(gateway, 2.5)
     assert ask(caller).status_code == 200
     assert ask(caller).status_code == 429
+    (alarm,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert alarm.getMessage().startswith("a provider billed beyond max_tokens")
+    assert alarm.fields | {"attempt": 0} == {
+        "attempt": 0, "provider": "openai", "model": "openai/costly", "most": 1000, "completion_tokens": 3000,
+    }  # fmt: skip
     in_order(gateway, upstream, cap=3 * DOLLAR)
 
 
