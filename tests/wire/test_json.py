@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flaskllm.errors import InvalidRequest
-from flaskllm.wire.json import LARGEST, decode
+from flaskllm.wire.json import LARGEST, MOST_NAMES, decode
 
 WHOLE = st.integers(-(2**63), 2**64 - 1)
 ANYTHING = st.recursive(
@@ -133,6 +133,16 @@ def test_hostile_bodies_are_decided_soon(body: bytes):
     with contextlib.suppress(InvalidRequest):
         decode(body)
     assert time.thread_time() - started < 2
+
+
+def with_names(count: int) -> bytes:
+    return b'{"a":"' + b'\\":' * 600_000 + b'","b":[' + b'{"k":0},' * (count - 3) + b'{"k":0}]}'
+
+
+def test_the_names_of_a_body_are_counted_before_it_is_read_and_those_in_texts_are_none():
+    assert len(decode(with_names(MOST_NAMES))["b"]) == MOST_NAMES - 2
+    with pytest.raises(InvalidRequest, match="more than 500000 fields"):
+        decode(with_names(MOST_NAMES + 1) + b"no JSON any more")
 
 
 @given(st.binary(max_size=200))
