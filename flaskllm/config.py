@@ -335,7 +335,6 @@ class Settings:
     max_body_bytes: int = var("MAX_BODY_BYTES", integer(1024, 2**31), "20971520", "largest request body, in bytes")
     log_level: str = var("LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_dir: str = var("LOG_DIR", text, "logs", "folder of app.log and error.log; set but empty: no log files", empty_counts=True)
-    chat_page: bool = var("CHAT_PAGE", boolean, "false", "offer the web chat at /chat")
     api_title: str = var("HEIMDALL_API_TITLE", text, "HEIMDALL", "title of the gate's documentation")
     api_description: str = var("HEIMDALL_API_DESCRIPTION", text, "Responsible for being the application integration with GenAI models", "description in the gate's documentation")
     api_path: str = var("HEIMDALL_API_PATH", api_path, "/llm-gate", "path before /v1 of the gate")
@@ -353,7 +352,6 @@ class Settings:
     sqlite_synchronous: str = var("SQLITE_SYNCHRONOUS", choice("NORMAL", "FULL", "EXTRA"), "NORMAL", "NORMAL survives crashes, a power cut may cost the last moments; FULL for anyone who bills")
     sqlite_journal_mode: str = var("SQLITE_JOURNAL_MODE", choice("WAL", "DELETE", "TRUNCATE", "PERSIST"), "WAL", "WAL needs a local disk; DELETE on network storage")
     conversation_ttl: int = var("CONVERSATION_TTL", whole_seconds(60, 3650 * 86400), "30d", "how long a conversation is kept after its last message")
-    store_prompts: bool = var("STORE_PROMPTS", boolean, "false", "keep prompts and answers with the usage rows")
 
     registration: str = var("REGISTRATION", choice("open", "approval", "closed"), by_environment("approval", "open"), "open, approval (an administrator lets the account spend) or closed", section="People, tokens and limits")
     default_user_budget: Decimal | None = var("DEFAULT_USER_BUDGET", money_or_none, "10", "US dollars a month for a new account; none: no bound")
