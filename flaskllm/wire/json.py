@@ -75,7 +75,7 @@ def _refuse_depth(body: bytes) -> None:
 
 
 def _refuse_names(body: bytes) -> None:
-    """Before parsing; counts no name too many, and few less: within a text a quotation mark stands behind a backslash."""
+    """Before parsing; counts no name too many, and few less: in a text a quotation mark stands behind a backslash."""
     if body.count(b'":') - body.count(b'\\":') > MOST_NAMES:
         raise InvalidRequest(f"The body has more than {MOST_NAMES} fields.")
 
