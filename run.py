@@ -225,9 +225,9 @@ def start(_: List[str]) -> int:
     family = Family(facts["graceful_timeout"] + 10)
     family.start(web_command(facts))
     start_workers(family, min(1, facts["workers"]))
-    token = development_token()
+    token, code = printed_by("dev-token"), printed_by("setup-code")
     if is_ready(facts, family):
-        print(greeting(facts, token), flush=True)
+        print(greeting(facts, token, code), flush=True)
     return family.wait()
 
 
@@ -262,10 +262,10 @@ def lookup(host: str, port: int) -> Tuple[Any, ...]:
         raise Stop("HOST: %s is no address of this machine" % host) from None
 
 
-def development_token() -> Optional[str]:
-    """The token kept in instance/, made at first need; nothing in production."""
+def printed_by(command: str) -> Optional[str]:
+    """The development token (nothing in production), or the set-up code (nothing where there is an administrator)."""
     done = subprocess.run(
-        [*FLASK, "dev-token"], cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+        [*FLASK, command], cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )
     lines = done.stdout.decode().split() if done.returncode == 0 else []
     return lines[-1] if lines else None
@@ -287,9 +287,15 @@ def reachable(host: str) -> str:
     return "[" + bare + "]" if ":" in bare else bare
 
 
-def greeting(facts: Dict[str, Any], token: Optional[str]) -> str:
+def administration(facts: Dict[str, Any], code: Optional[str]) -> str:
+    line = "Administrators' page: http://%s:%d/admin" % (reachable(facts["host"]), facts["port"])
+    return line if code is None else line + " (the first one is made with the set-up code " + code + ")"
+
+
+def greeting(facts: Dict[str, Any], token: Optional[str], code: Optional[str] = None) -> str:
     address = "http://%s:%d" % (reachable(facts["host"]), facts["port"])
     lines = ["", "FlaskLLM listens at %s (%s, %s mode)" % (address, facts["environment"], facts["mode"])]
+    lines.append(administration(facts, code))
     if token is None:
         return "\n".join([*lines, "A token: .venv/bin/flask --app wsgi tokens create NAME", ""])
     body = json.dumps({"messages": [{"role": "user", "content": "Hello"}]})
@@ -312,6 +318,7 @@ def serve(_: List[str]) -> int:
     family = Family(facts["graceful_timeout"] + 10)
     family.start(gunicorn())
     start_workers(family, facts["workers"])
+    print(administration(facts, printed_by("setup-code")), flush=True)
     return family.wait()
 
 

@@ -1,4 +1,4 @@
-"""``flask users …``, ``flask tokens …`` and ``flask dev-token``; and the other modules' commands."""
+"""``flask users …``, ``flask tokens …``, ``flask dev-token`` and ``flask setup-code``; and the other modules' commands."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(audit_group)
     app.cli.add_command(dev_token)
     register_batch_commands(app)
+    app.cli.add_command(setup_code)
     register_catalogue_commands(app)
     register_usage_commands(app)
     register_worker_command(app)
@@ -236,6 +237,16 @@ def verify_audit(context: click.Context, *, as_json: bool) -> None:
 
 
 # -- development ------------------------------------------------------------------------------------------------------
+
+
+@click.command("setup-code")
+@with_appcontext
+@told_plainly
+def setup_code() -> None:
+    """Print the code with which /admin makes the first administrator; only while there is none."""
+    if not services.first_run.is_open():
+        raise click.ClickException("There is an administrator already; `flask users create NAME EMAIL --admin` adds one.")
+    click.echo(services.first_run.code)
 
 
 @click.command("dev-token")

@@ -167,6 +167,16 @@ class ChainKeys:
         return hmac.new(self._keys[key_id], message, hashlib.sha256).hexdigest()
 
 
+# -- the first administrator ------------------------------------------------------------------------------------------
+
+
+def setup_code(secret: str) -> str:
+    """What the first administrator has to know: 80 bits drawn from ``SECRET_KEY``, the same in every process."""
+    drawn = HKDF(SHA256(), length=10, salt=None, info=b"flaskllm set-up code v1").derive(secret.encode())
+    text = base64.b32encode(drawn).decode()
+    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
+
+
 # -- access tokens ----------------------------------------------------------------------------------------------------
 
 

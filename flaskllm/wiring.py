@@ -27,7 +27,7 @@ from flaskllm.repositories.postgresql import CONNECT_S, PATIENCE_S, bound_waitin
 from flaskllm.repositories.postgresql import STATEMENT_MS as SERVER_STATEMENT_MS
 from flaskllm.repositories.responses import ResponseStore
 from flaskllm.repositories.writes import write
-from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner
+from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner, setup_code
 from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
 from flaskllm.services.alerts import AlertService
@@ -44,6 +44,7 @@ from flaskllm.services.conversations import ConversationService
 from flaskllm.services.external_calls import ExternalCallService
 from flaskllm.services.file_batches import FileBatchService
 from flaskllm.services.files import FileService
+from flaskllm.services.first_run import FirstRun
 from flaskllm.services.health import HealthService
 from flaskllm.services.housekeeper import Chore, Housekeeper
 from flaskllm.services.idempotency import Idempotency
@@ -252,6 +253,7 @@ class _Wiring:
         return Services(
             accounts=accounts,
             tokens=tokens,
+            first_run=FirstRun(accounts, code=setup_code(settings.secret_key.reveal()), throttle=self.limits.hit),
             catalogue=catalogue,
             router=router,
             factory=factory,

@@ -203,6 +203,13 @@ def test_the_greeting_shows_no_token_where_there_is_none():
     assert "tokens create" in run.greeting(facts, None)
 
 
+def test_the_greeting_leads_to_the_administrators_page_and_says_the_code_while_it_is_needed():
+    facts = {"host": "0.0.0.0", "port": 5000, "environment": "development", "mode": "sql"}
+    page = "Administrators' page: http://127.0.0.1:5000/admin"
+    assert page in run.greeting(facts, "fl_x").splitlines()
+    assert page + " (the first one is made with the set-up code ABCD-EFGH)" in run.greeting(facts, "fl_x", "ABCD-EFGH")
+
+
 PYTEST = """#!/bin/sh
 [ "$1" = -c ] && exit 0
 echo "$@" >> asked

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from flask import Blueprint, Flask, request
 
 from flaskllm.blueprints import (
+    admin,
     administration,
     auth,
     azure,
@@ -33,7 +34,16 @@ from flaskllm.blueprints import (
     usage,
     webhook,
 )
-from flaskllm.blueprints._guard import Policy, admin_only, enter, metrics_reader, needs, open_to_all, signed_in
+from flaskllm.blueprints._guard import (
+    Policy,
+    admin_only,
+    enter,
+    in_a_browser,
+    metrics_reader,
+    needs,
+    open_to_all,
+    signed_in,
+)
 from flaskllm.blueprints._http import query
 from flaskllm.domain.text import can_be_held
 from flaskllm.errors import MethodNotAllowed, NotFound
@@ -66,6 +76,8 @@ WRITES_TEMPLATES = ("create_template", "change_template", "delete_template")
 MEDIA_RULES = {"create_images": needs("images"), "create_embeddings": needs("embeddings")}
 AZURE_VIEWS = {"create_chat_completion", *MEDIA_RULES}
 GATE_RULES = {"list_providers": signed_in, "health": open_to_all, **MEDIA_RULES}
+PAGES_FOR_ALL = dict.fromkeys(("show_sign_in", "enter", "show_first_run", "make_first_administrator"), open_to_all)
+ASKING_PAGES = {"show_sign_in", "list_audit"}
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),
     Door(tokens.bp, "/api/tokens", signed_in, asks={"list_tokens"}),
@@ -88,6 +100,7 @@ DOORS = (
     Door(excel.bp, "/excel", open_to_all),
     Door(docs.gate, "{GATE_PATH}", open_to_all),
     Door(administration.bp, "", admin_only, asks={"list_users", "list_tokens", "read_usage", "list_audit"}),
+    Door(admin.bp, "/admin", in_a_browser, PAGES_FOR_ALL, asks=ASKING_PAGES),
     Door(ops.bp, "", open_to_all, {"metrics": metrics_reader}),
 )
 NEVER_TAKEN = ("TRACE", "TRACK", "CONNECT")

@@ -13,6 +13,8 @@ from flask import Flask, Response, request
 from flaskllm.extensions import cors
 
 MAX_AGE_S = 3600
+SHARED = r"/(?!admin(?:/|$)).*"
+"""All but the pages that a cookie opens: those are no other site's to read."""
 ALLOWED = (
     "Authorization", "Content-Type", "X-API-Token", "X-Request-Id", "X-Correlation-Id", "X-User-Id", "X-Client-Id",
     "client_id", "api-key", "x-api-key", "anthropic-version", "anthropic-beta", "Idempotency-Key",
@@ -33,6 +35,7 @@ def share_with_browsers(app: Flask, *, origins: Sequence[str]) -> None:
     app.after_request(_name_every_header)  # before flask-cors: the last registered runs first
     cors.init_app(
         app,
+        resources=SHARED,
         origins=list(origins),
         send_wildcard="*" in origins,
         expose_headers=list(EXPOSED),

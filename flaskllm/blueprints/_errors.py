@@ -9,6 +9,7 @@ import orjson
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from flaskllm.blueprints.admin import error_page
 from flaskllm.errors import (
     Conflict,
     DomainError,
@@ -33,6 +34,7 @@ BY_STATUS: dict[int, type[DomainError]] = {
         UnsupportedMediaType, Unavailable,
     )
 }  # fmt: skip
+PAGES = "/admin"
 WORDS = {
     404: "There is no such path.",
     405: "This path does not take this method.",
@@ -48,19 +50,23 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def render(error: DomainError, *, status: int | None = None) -> Response:
-    """The error in the dialect of the path, with its headers."""
-    request_id = g.get("request_id", "")
-    body = DIALECTS[dialect(request.path)](error, request_id)
-    response = Response(orjson.dumps(body), status=status or error.status, content_type="application/json")
+    """The error in the dialect of the path, with its headers; at `PAGES` it is a page."""
+    response = error_page(error) if is_page(request.path) else _document(error, status or error.status)
     response.headers["X-FlaskLLM-Error"] = error.code
     response.headers.update(error.headers)
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if not error.retryable:
         response.headers["x-should-retry"] = "false"
     g.error_code = error.code
+    return response
+
+
+def _document(error: DomainError, status: int) -> Response:
+    body = DIALECTS[dialect(request.path)](error, g.get("request_id", ""))
+    response = Response(orjson.dumps(body), status=status, content_type="application/json")
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
@@ -79,6 +85,11 @@ def _from_werkzeug(error: HTTPException) -> Response:
 def _from_a_fault_of_ours(error: Exception) -> Response:
     log.error("unhandled %s", type(error).__name__, exc_info=error)
     return render(InternalError("Something went wrong here; the log has more under this request id."))
+
+
+def is_page(path: str) -> bool:
+    """Whether people look at it in a browser."""
+    return path == PAGES or path.startswith(PAGES + "/")
 
 
 def dialect(path: str) -> str:

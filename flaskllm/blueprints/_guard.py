@@ -10,6 +10,7 @@ from hmac import compare_digest
 
 from flask import current_app, g, request
 
+from flaskllm.blueprints._browser import page_secret
 from flaskllm.blueprints._http import raw_body, takes_query_token
 from flaskllm.blueprints._wsgi import KEY
 from flaskllm.domain.audit import Actor
@@ -30,7 +31,7 @@ def enter(policy: Policy) -> None:
     """Let the caller of this request in, or raise `Unauthenticated` or `Forbidden`."""
     if policy is open_to_all or (policy is metrics_reader and _carries_metrics_token()):
         return
-    g.principal = authenticate()
+    g.principal = visitor() if policy is in_a_browser else authenticate()
     policy(g.principal)
 
 
@@ -63,6 +64,14 @@ def authenticate() -> Principal:
     if not principal.may_call_from(request.remote_addr):
         raise Forbidden("The API token may not be used from this address.")
     return principal
+
+
+def visitor() -> Principal:
+    """Who has signed in with this browser; no other credential is looked at."""
+    secret = page_secret()
+    if secret is None:
+        raise Unauthenticated("Sign in first.")
+    return services.accounts.identify_page(secret)
 
 
 def bearer() -> str | None:
@@ -145,6 +154,11 @@ def admin_only(principal: Principal) -> None:
     """Administrators: in person, or by a token with the scope ``admin``."""
     if not principal.is_admin or not principal.approved:
         raise Forbidden("Only administrators may do this.")
+
+
+def in_a_browser(principal: Principal) -> None:
+    """An administrator by the cookie of a sign-in, which is good for pages and for nothing else."""
+    admin_only(principal)
 
 
 def metrics_reader(principal: Principal) -> None:

@@ -23,6 +23,7 @@ from flaskllm.services.usage import GROUPS
 from flaskllm.wire import accounts, shapes
 from flaskllm.wire import administration as wire
 from flaskllm.wire import usage as usage_wire
+from flaskllm.wire.administration import HIGHEST_NUMBER
 
 bp = Blueprint("administration", __name__)
 
@@ -40,7 +41,6 @@ FILTERS_OF_AUDIT = (
     parameter("action", "Such as `user.change`"),
     parameter("target", "Such as `user:{id}`"),
 )
-HIGHEST_NUMBER = 999_999_999
 
 
 # -- accounts ---------------------------------------------------------------------------------------------------------

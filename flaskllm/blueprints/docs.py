@@ -37,8 +37,8 @@ STRICT_PAGE = (
     "form-action 'self'"
 )
 """No inline script or style and nothing from elsewhere; Swagger UI has its icons as data URLs."""
-NO_DOCUMENT = frozenset({"static"})
-"""Endpoints that are no part of the API: the files of our own pages."""
+NO_DOCUMENT = frozenset({"static", "admin"})
+"""Blueprints that are no part of the API: our own pages and their files."""
 MODEL_SCOPES = frozenset({"chat", "webhook", "embeddings", "images"})
 MODEL_ERRORS = (402, 404, 429, 502, 504)
 _PARAMETER = re.compile(r"<(?:([^:<>]+):)?([^<>]+)>")
@@ -179,7 +179,7 @@ def routes(app: Flask) -> list[tuple[Rule, str]]:
     found = [
         (rule, method)
         for rule in app.url_map.iter_rules()
-        if rule.endpoint not in NO_DOCUMENT
+        if rule.endpoint.partition(".")[0] not in NO_DOCUMENT
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     ]
     return sorted(found, key=lambda each: (each[0].rule, each[1]))

@@ -36,7 +36,10 @@ class User(Model):
 
 
 class LoginSession(Model):
-    """One login: the family of its refresh tokens. An access token's ``sid`` names it."""
+    """One login: the family of its refresh tokens. An access token's ``sid`` names it.
+
+    ``page_hash``: of the secret in a browser's cookie, for a sign-in at ``/admin``; such a login has no refresh token.
+    """
 
     __tablename__ = "login_sessions"
 
@@ -45,6 +48,7 @@ class LoginSession(Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    page_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
 
     user: Mapped[User] = relationship()
 

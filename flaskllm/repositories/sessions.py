@@ -14,6 +14,7 @@ __all__ = [
     "RefreshToken",
     "add_session",
     "extend_session",
+    "find_page",
     "find_refresh",
     "get_session",
     "next_generation",
@@ -23,17 +24,25 @@ __all__ = [
     "use_refresh",
 ]
 
+_WITH_USER = select(LoginSession).options(joinedload(LoginSession.user))
 
-def add_session(session: Session, login: LoginSession, *, refresh_hash: str) -> None:
+
+def add_session(session: Session, login: LoginSession, *, refresh_hash: str | None) -> None:
+    """``refresh_hash`` None: a browser's, which is not refreshed."""
     session.add(login)
     session.flush()
-    session.add(RefreshToken(hash=refresh_hash, session_id=login.id, expires_at=login.expires_at))
+    if refresh_hash is not None:
+        session.add(RefreshToken(hash=refresh_hash, session_id=login.id, expires_at=login.expires_at))
 
 
 def get_session(session: Session, session_id: str) -> LoginSession | None:
     """With its user, in one query: every request of a person asks for both."""
-    query = select(LoginSession).options(joinedload(LoginSession.user)).where(LoginSession.id == session_id)
-    return session.scalar(query)
+    return session.scalar(_WITH_USER.where(LoginSession.id == session_id))
+
+
+def find_page(session: Session, page_hash: str) -> LoginSession | None:
+    """A browser's, with its user, by the hash of its cookie."""
+    return session.scalar(_WITH_USER.where(LoginSession.page_hash == page_hash))
 
 
 def find_refresh(session: Session, refresh_hash: str) -> RefreshToken | None:

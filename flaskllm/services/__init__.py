@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flaskllm.services.external_calls import ExternalCallService
     from flaskllm.services.file_batches import FileBatchService
     from flaskllm.services.files import FileService
+    from flaskllm.services.first_run import FirstRun
     from flaskllm.services.health import HealthService
     from flaskllm.services.housekeeper import Housekeeper
     from flaskllm.services.idempotency import Idempotency
@@ -45,6 +46,7 @@ class Services:
     """The frozen bundle, made once for each application by `wiring`."""
 
     accounts: AccountService
+    first_run: FirstRun
     tokens: TokenService
     catalogue: CatalogueCache
     router: ModelRouter

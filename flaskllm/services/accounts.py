@@ -73,6 +73,7 @@ class AccountService:
         self._sessions = Sessions(database, jwt, access_seconds=access_seconds, refresh_seconds=refresh_seconds)
         self.identify = self._sessions.identify
         self.principal_of = self._sessions.principal_of
+        self.identify_page = self._sessions.identify_page
         self.refresh = self._sessions.refresh
         self.sweep = self._sessions.sweep
 
@@ -91,13 +92,23 @@ class AccountService:
 
     def login(self, login: str, password: str, *, address: str | None = None) -> Login:
         """By user name or e-mail. Who is unknown, disabled or wrong gets the same answer after the same time."""
+        return self._sessions.open(self._proven(login, password, address))
+
+    def enter_page(self, login: str, password: str, *, address: str | None = None) -> str:
+        """An administrator's sign-in at ``/admin``: the secret for the browser's cookie. Others are `Forbidden`."""
+        user = self._proven(login, password, address)
+        if not _can_administrate(user):
+            raise Forbidden("This page is for administrators.")
+        return self._sessions.open_page(user)
+
+    def _proven(self, login: str, password: str, address: str | None) -> User:
         with self._db.reading() as session:
             user = repository.find_by_login(session, login)
         self._guesses.count(user.id if user else folded(login), address)
         is_right = self._passwords.verify(password, user.password_hash if user else None)
         if user is None or not is_right or user.status in BARRED:
             raise Unauthenticated(WRONG_LOGIN)
-        return self._sessions.open(user)
+        return user
 
     # -- the owner ----------------------------------------------------------------------------------------------------
 
@@ -106,6 +117,10 @@ class AccountService:
         if principal.session_id is None:
             raise InvalidRequest("An API token has no session to end; revoke it at /api/tokens.")
         self._sessions.revoke(principal.session_id)
+
+    def logout_everywhere(self, principal: Principal) -> None:
+        """End every session of this account, in browsers and programs; API tokens live on."""
+        self._sessions.revoke_all(principal.user_id)
 
     def profile(self, principal: Principal) -> User:
         return self.get_user(principal.user_id)
@@ -182,6 +197,16 @@ class AccountService:
         columns = _checked(asked)
         scopes = columns.pop("scopes", list(SCOPES) if asked["role"] == "admin" else self._default_scopes)
         return self._add(self._new(username, email, password, scopes=scopes, **columns), actor, "user.create")
+
+    def has_administrator(self) -> bool:
+        """Whether anybody could sign in and change things."""
+        with self._db.reading() as session:
+            return repository.count_other_admins(session, "") > 0
+
+    def make_first_administrator(self, username: str, email: str, password: str, actor: Actor) -> User:
+        """On a gateway that has none; of two who try at once one is told `Conflict`."""
+        user = self._new(username, email, password, scopes=list(SCOPES), role="admin")
+        return self._add(user, actor, "user.create", only_the_first=True)
 
     def get_user(self, user_id: str) -> User:
         with self._db.reading() as session:
@@ -268,9 +293,13 @@ class AccountService:
             **{"budget_amount": self._default_budget, "budget_period": "month", **columns},
         )
 
-    def _add(self, user: User, actor: Actor, action: str) -> User:
+    def _add(self, user: User, actor: Actor, action: str, *, only_the_first: bool = False) -> User:
         try:
             with self._db.transaction() as session:
+                if only_the_first:
+                    repository.lock_users(session)
+                    if repository.count_other_admins(session, user.id):
+                        raise Conflict("There is an administrator already; sign in.")
                 repository.add_user(session, user)
                 self._audit.record(session, actor, action, f"user:{user.id}", None, _facts(user))
         except IntegrityError:

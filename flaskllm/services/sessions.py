@@ -6,9 +6,12 @@ hangs on a list of bad tokens that could be lost.
 
 from __future__ import annotations
 
+import logging
+import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from flaskllm.domain import api_token
@@ -24,8 +27,13 @@ from flaskllm.repositories.users import User, get_user, lock_user
 from flaskllm.security import AccessClaims, JwtCodec
 from flaskllm.services.recent import Recent
 
+log = logging.getLogger(__name__)
+
 OVER = "This session is over; log in again."
 NO_REFRESH = "The refresh token is not valid."
+PAGE_IDLE, PAGE_MOST = timedelta(hours=1), timedelta(hours=12)
+"""How long a browser may be left alone, and how long a sign-in lasts however busy it is."""
+PAGE_NOTED_EVERY = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +67,23 @@ class Sessions:
         """For who has just shown this user's password, which is looked at again: it may have changed meanwhile."""
         refresh = api_token.make_refresh()
         login = LoginSession(user_id=user.id, expires_at=now() + self._refresh_life)
+        self._add(user, login, refresh_hash=api_token.hash_of(refresh))
+        return self._given(user, login.id, refresh)
+
+    def open_page(self, user: User) -> str:
+        """The same in a browser: the secret for its cookie, which is all that it is given."""
+        secret = secrets.token_urlsafe(32)
+        login = LoginSession(user_id=user.id, expires_at=now() + PAGE_IDLE, page_hash=api_token.hash_of(secret))
+        self._add(user, login, refresh_hash=None)
+        return secret
+
+    def _add(self, user: User, login: LoginSession, *, refresh_hash: str | None) -> None:
         with self._db.transaction() as session:
             lock_user(session, user.id)
             current = get_user(session, user.id)
             if current is None or current.status in BARRED or current.password_hash != user.password_hash:
                 raise Unauthenticated(OVER)
-            repository.add_session(session, login, refresh_hash=api_token.hash_of(refresh))
-        return self._given(user, login.id, refresh)
+            repository.add_session(session, login, refresh_hash=refresh_hash)
 
     def refresh(self, token: str) -> Login:
         """A new pair for an unused refresh token. A used one ends the session: either of its two users is a thief."""
@@ -109,6 +127,12 @@ class Sessions:
             repository.revoke_session(session, session_id, now())
         self._recent.forget()
 
+    def revoke_all(self, user_id: str) -> None:
+        """Every session of this user: browsers, programs, refresh tokens."""
+        with self._db.transaction() as session:
+            repository.revoke_all_of(session, user_id, now())
+        self._recent.forget()
+
     def forget(self) -> None:
         """A user has changed: what this process remembers of people is not to be trusted."""
         self._recent.forget()
@@ -124,13 +148,33 @@ class Sessions:
     def _load(self, claims: AccessClaims) -> Principal:
         with self._db.reading() as session:
             login = repository.get_session(session, claims.session_id)
-        if login is None or login.user_id != claims.user_id or login.user.status in BARRED:
+        if login is None or login.user_id != claims.user_id:
             raise Unauthenticated(OVER)
-        if login.revoked_at is not None:
-            raise TokenRevoked(OVER)
-        if login.expires_at <= now():
-            raise TokenExpired(OVER)
+        return _principal(_live(login).user, login.id)
+
+    def identify_page(self, secret: str) -> Principal:
+        """Whose browser has this in its cookie. Raises as `identify` does."""
+        digest = api_token.hash_of(secret)
+        return self._recent.get(digest, lambda: self._load_page(digest))
+
+    def _load_page(self, digest: str) -> Principal:
+        with self._db.reading() as session:
+            login = repository.find_page(session, digest)
+        if login is None:
+            raise Unauthenticated(OVER)
+        self._stay(_live(login))
         return _principal(login.user, login.id)
+
+    def _stay(self, login: LoginSession) -> None:
+        """Whoever is busy is not signed out; noted once a minute, and what fails here fails no page."""
+        until = min(now() + PAGE_IDLE, login.created_at + PAGE_MOST)
+        if until - login.expires_at < PAGE_NOTED_EVERY:
+            return
+        try:
+            with self._db.transaction() as session:
+                repository.extend_session(session, login.id, until)
+        except (DomainError, SQLAlchemyError) as error:
+            log.warning("a sign-in could not be lengthened: %s", type(error).__name__)
 
     def principal_of(self, user_id: str) -> Principal:
         """A person who was let in before and whose session may be over by now. Raises `Unauthenticated`."""
@@ -151,6 +195,17 @@ class Sessions:
         """Forget what ended a day ago and longer; until then a used refresh token is still known as used."""
         with self._db.transaction() as session:
             repository.sweep(session, before=now() - timedelta(days=1))
+
+
+def _live(login: LoginSession) -> LoginSession:
+    """The same where it still counts; else why it does not."""
+    if login.user.status in BARRED:
+        raise Unauthenticated(OVER)
+    if login.revoked_at is not None:
+        raise TokenRevoked(OVER)
+    if login.expires_at <= now():
+        raise TokenExpired(OVER)
+    return login
 
 
 def _principal(user: User, session_id: str | None) -> Principal:

@@ -21,6 +21,8 @@ from flaskllm.wire.shapes import ANY_OBJECT, COUNT, MOMENT, STRING, maybe, one_o
 from flaskllm.wire.usage import read_span
 
 ALL_STATUSES = (*STATUSES, CLOSED)
+HIGHEST_NUMBER = 999_999_999
+"""Of a row of the trail that a list may begin after."""
 
 
 class _User(Schema):

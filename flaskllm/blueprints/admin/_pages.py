@@ -1,0 +1,102 @@
+"""What all pages share: the blueprint, how a page is drawn, and how a failure is told to a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, g, redirect, render_template, request, url_for
+
+from flaskllm.blueprints._browser import check_form, form_token, keep_form_cookie, sign_out
+from flaskllm.errors import DomainError
+from flaskllm.version import VERSION
+
+bp = Blueprint("admin", __name__)
+
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'self'"
+)
+"""No inline script or style, nothing from elsewhere."""
+NAVIGATION = (
+    ("admin.list_audit", "Audit"),
+    ("admin.read_session", "Your sign-in"),
+)
+"""What stands in the column at the side: endpoint and words."""
+HOME = "admin.list_audit"
+TITLES = {403: "Not allowed", 404: "Not found", 405: "Not found", 413: "Too large", 429: "Too many tries"}
+OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9._~/-]{0,200})?", re.ASCII)
+
+bp.before_request(check_form)
+
+
+@bp.after_app_request
+def _finish(response: Response) -> Response:
+    return keep_form_cookie(response)
+
+
+def page(template: str, *, status: int = 200, **told: Any) -> Response:
+    """A page of ours, which no cache keeps and no other site may frame or feed."""
+    html = render_template(
+        f"admin/{template}",
+        navigation=NAVIGATION,
+        principal=g.get("principal"),
+        form_token=form_token,
+        version=VERSION,
+        **told,
+    )
+    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
+    return Response(html, status=status, content_type="text/html; charset=utf-8", headers=headers)
+
+
+def go(endpoint: str, **values: Any) -> Response:
+    """On to another page, by GET, whatever this request was."""
+    return onward(url_for(endpoint, **values))
+
+
+def onward(address: str) -> Response:
+    response: Response = redirect(address, 303)  # type: ignore[assignment]
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def safe_next(address: str | None) -> str:
+    """A page of ours to go on to; never another site."""
+    return address if address and OUR_PAGES.fullmatch(address) else url_for(HOME)
+
+
+def told_in_place(again: Callable[[DomainError], Response], act: Callable[[], Response]) -> Response:
+    """Do it; what is refused is told on the form itself, with what had been filled in."""
+    try:
+        return act()
+    except DomainError as error:
+        if error.status >= 500 or error.status in (401, 404):
+            raise
+        g.error_code = error.code
+        return again(error)
+
+
+def faults_of(error: DomainError | None) -> dict[str, str]:
+    """What is wrong with which field."""
+    return {} if error is None else {detail["field"]: detail["message"] for detail in error.details}
+
+
+def error_page(error: DomainError) -> Response:
+    """A failure as a page; who is not signed in, or no longer, is led to where one signs in."""
+    if error.status == 401:
+        return _to_the_entrance()
+    title = TITLES.get(error.status, "That did not work")
+    return page("error.html", status=error.status, title=title, error=error, request_id=g.get("request_id", ""))
+
+
+def _to_the_entrance() -> Response:
+    g.pop("principal", None)
+    is_ours = request.method == "GET" and OUR_PAGES.fullmatch(request.path)
+    address = url_for("admin.show_sign_in", next=request.path if is_ours else None)
+    if "HX-Request" in request.headers:
+        response = Response(status=401, headers={"HX-Redirect": address, "Cache-Control": "no-store"})
+    else:
+        response = onward(address)
+    sign_out(response)
+    return response

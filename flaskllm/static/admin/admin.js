@@ -1,0 +1,39 @@
+"use strict";
+/* The little that pages need beside htmx; without it everything but copying still works. */
+
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+}, true);
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // over plain HTTP, and where the person has not allowed it
+  }
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  if (await copied(source.textContent)) {
+    button.textContent = "Copied";
+  } else {
+    window.getSelection().selectAllChildren(source);
+    button.textContent = "Selected: press Ctrl+C";
+  }
+});
+
+/* A page that htmx has put in place is read from its beginning, as one that was loaded is. */
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target.id === "main") {
+    document.getElementById("main").focus();
+    window.scrollTo(0, 0);
+  }
+});
