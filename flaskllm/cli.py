@@ -1,4 +1,4 @@
-"""``flask users …``, ``flask tokens …``, ``flask dev-token`` and ``flask setup-code``; and the other modules' commands."""
+"""``flask users …``, ``tokens …``, ``dev-token`` and ``setup-code``; and the other modules' commands."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def verify_audit(context: click.Context, *, as_json: bool) -> None:
 def setup_code() -> None:
     """Print the code with which /admin makes the first administrator; only while there is none."""
     if not services.first_run.is_open():
-        raise click.ClickException("There is an administrator already; `flask users create NAME EMAIL --admin` adds one.")
+        raise click.ClickException("There is an administrator; `flask users create NAME EMAIL --admin` makes another.")
     click.echo(services.first_run.code)
 
 

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e import servers
+from tests.e2e.browsers import Seen, chromium, looked_at
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
-"""A browser that runs as root in a container, and calls nobody of its own accord."""
-
-
-@dataclass
-class Seen:
-    """A page, and what was noticed while it was looked at."""
-
-    page: Any
-    complaints: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +23,14 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gatewa
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if binary is None:
-        servers.lacking("no browser: install Debian's chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=binary, args=list(QUIET))
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
 def seen(browser: Any) -> Iterator[Seen]:
-    context = browser.new_context()
-    found = Seen(context.new_page())
-    found.page.on("console", lambda said: said.type in ("error", "warning") and found.complaints.append(said.text))
-    found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    found.page.on("request", lambda request: found.asked.append(request.url))
-    yield found
-    context.close()
+    with looked_at(browser) as found:
+        yield found
 
 
 def test_every_family_is_drawn_and_nothing_breaks_the_policy(gateway: servers.Gateway, seen: Seen) -> None:
@@ -69,7 +40,7 @@ def test_every_family_is_drawn_and_nothing_breaks_the_policy(gateway: servers.Ga
     assert seen.page.locator(".opblock-tag").count() == len(document["tags"])
     assert seen.page.locator(".info .title").inner_text().startswith("FlaskLLM")
     assert seen.complaints == []
-    assert {url for url in seen.asked if not url.startswith((gateway.url, "data:"))} == set()
+    assert seen.strangers(gateway.url) == set()
 
 
 def test_an_operation_opens_and_can_be_tried(gateway: servers.Gateway, seen: Seen) -> None:
@@ -81,7 +52,7 @@ def test_an_operation_opens_and_can_be_tried(gateway: servers.Gateway, seen: See
     answer.wait_for()
     assert answer.inner_text().startswith("200")
     assert seen.complaints == []
-    assert {url for url in seen.asked if not url.startswith((gateway.url, "data:"))} == set()
+    assert seen.strangers(gateway.url) == set()
 
 
 def test_the_page_takes_no_address_from_its_query(gateway: servers.Gateway, seen: Seen) -> None:

@@ -26,7 +26,7 @@ NAVIGATION = (
 """What stands in the column at the side: endpoint and words."""
 HOME = "admin.list_audit"
 TITLES = {403: "Not allowed", 404: "Not found", 405: "Not found", 413: "Too large", 429: "Too many tries"}
-OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9._~/-]{0,200})?", re.ASCII)
+OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,6}", re.ASCII)
 
 bp.before_request(check_form)
 

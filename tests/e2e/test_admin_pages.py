@@ -1,0 +1,158 @@
+"""The administrators' pages in a real browser: every journey, at two widths and in both colour schemes.
+
+``ADMIN_SCREENSHOTS=folder`` keeps a picture of each page.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.e2e import servers
+from tests.e2e.browsers import Seen, chromium, looked_at
+from tests.people import PASSWORD
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+WIDTHS = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+SCHEMES = ("light", "dark")
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+PAGES = ("audit", "session")
+
+
+@dataclass
+class Administrator:
+    """Somebody who looks at the pages of a gateway."""
+
+    gateway: servers.Gateway
+    seen: Seen
+
+    @property
+    def page(self) -> Any:
+        return self.seen.page
+
+    def goes(self, name: str) -> None:
+        self.page.goto(f"{self.gateway.url}/admin/{name}")
+
+    def signs_in(self) -> None:
+        self.goes("sign-in")
+        self.page.fill("#f-username", "root")
+        self.page.fill("#f-password", PASSWORD)
+        self.page.click("main button")
+        self.page.wait_for_url("**/admin/audit")
+
+    def finds_it_sound(self, name: str) -> None:
+        """No rule of accessibility is broken, nothing sticks out, nothing was complained of, nobody else was asked."""
+        keep_picture(self.page, name)
+        found = Axe().run(self.page, options=RULES).response
+        told = [(each["id"], node["html"]) for each in found["violations"] for node in each["nodes"]]
+        assert told == [], name
+        assert len(found["passes"]) > 10
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} sticks out"
+        assert self.seen.complaints == [], name
+        assert self.seen.strangers(self.gateway.url) == set()
+
+
+def keep_picture(page: Any, name: str) -> None:
+    if folder := os.environ.get("ADMIN_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gateway]:
+    with servers.gunicorn(tmp_path_factory.mktemp("admin")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def founded(gateway: servers.Gateway, browser: Any) -> servers.Gateway:
+    """With its first administrator, made as a person makes it."""
+    with looked_at(browser) as seen:
+        administrator = Administrator(gateway, seen)
+        seen.page.goto(f"{gateway.url}/admin")
+        administrator.finds_it_sound("first-run")
+        seen.page.fill("#f-code", gateway.flask("setup-code"))
+        seen.page.fill("#f-username", "root")
+        seen.page.fill("#f-email", "root@example.com")
+        seen.page.fill("#f-password", PASSWORD)
+        seen.page.click("main button")
+        seen.page.wait_for_url("**/admin/audit")
+        assert seen.page.locator("#rows tr").first.inner_text().split()[2:4] == ["root", "user.create"]
+    return gateway
+
+
+@pytest.fixture
+def root(founded: servers.Gateway, browser: Any) -> Iterator[Administrator]:
+    with looked_at(browser) as seen:
+        administrator = Administrator(founded, seen)
+        administrator.signs_in()
+        yield administrator
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_is_sound(founded: servers.Gateway, browser: Any, width: str, scheme: str) -> None:
+    with looked_at(browser, viewport=WIDTHS[width], color_scheme=scheme) as seen:
+        administrator = Administrator(founded, seen)
+        administrator.goes("sign-in")
+        administrator.finds_it_sound(f"sign-in-{width}-{scheme}")
+        administrator.signs_in()
+        for name in PAGES:
+            administrator.goes(name)
+            assert seen.page.locator("nav a[aria-current]").count() == 1
+            administrator.finds_it_sound(f"{name.replace('/', '-')}-{width}-{scheme}")
+
+
+def test_a_wrong_password_is_told_and_the_keyboard_alone_gets_in(founded: servers.Gateway, browser: Any) -> None:
+    with looked_at(browser) as seen:
+        seen.page.goto(f"{founded.url}/admin/session")
+        seen.page.keyboard.type("root")
+        seen.page.keyboard.press("Tab")
+        seen.page.keyboard.type("Wrong12345")
+        seen.page.keyboard.press("Enter")
+        seen.page.wait_for_selector("[role=alert]")
+        seen.page.keyboard.type(PASSWORD)
+        seen.page.keyboard.press("Enter")
+        seen.page.wait_for_url("**/admin/session")
+        seen.page.keyboard.press("Tab")
+        assert seen.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        seen.page.keyboard.press("Enter")
+        assert seen.page.evaluate("document.activeElement.id") == "main"
+
+
+def test_after_a_sign_out_the_back_button_shows_nothing(root: Administrator) -> None:
+    """ADMIN-SESSION-010."""
+    root.goes("audit")
+    root.page.click("text=Sign out")
+    root.page.wait_for_url("**/admin/sign-in")
+    root.page.go_back()
+    root.page.wait_for_url("**/admin/sign-in**")
+    assert "user.create" not in root.page.content()
+
+
+def test_signing_out_everywhere_asks_first_and_ends_the_other_browser(root: Administrator, browser: Any) -> None:
+    with looked_at(browser) as seen:
+        other = Administrator(root.gateway, seen)
+        other.signs_in()
+        root.goes("session")
+        root.page.click("text=Sign out everywhere")
+        root.page.wait_for_url("**/admin/sign-in")
+        assert len(root.seen.dialogs) == 1
+        ends = time.monotonic() + 10  # a process may remember a session for a second
+        while "/sign-in" not in seen.page.url and time.monotonic() < ends:
+            other.goes("audit")
+        assert "/sign-in" in seen.page.url
