@@ -53,6 +53,7 @@ def _caller(username: str | None) -> Principal:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--model", help="The model of lines that name none.")
 @click.option("--max-concurrency", type=click.IntRange(1, MOST_CONCURRENCY), default=USUAL_CONCURRENCY)
+@click.option("--callback-url", help="Where to tell, signed, that it is over.")
 @click.option("--dry-run", is_flag=True, help="Only say how many, how dear and how long.")
 @click.option("--wait", is_flag=True, help="Stay until it is over, with a progress bar.")
 @user_option
@@ -62,6 +63,7 @@ def submit(
     file: Path,
     model: str | None,
     max_concurrency: int,
+    callback_url: str | None,
     dry_run: bool,
     wait: bool,
     username: str | None,
@@ -71,7 +73,7 @@ def submit(
     with _told_plainly(), tempfile.TemporaryFile() as store, tempfile.TemporaryFile() as lines:
         caller = _caller(username)
         _as_lines(file, lines)
-        envelope = {"model": model, "max_concurrency": max_concurrency}
+        envelope = {"model": model, "max_concurrency": max_concurrency, "callback_url": callback_url}
         given = wire.read_lines(lines, store, {name: held for name, held in envelope.items() if held is not None})
         for name in {model, *given.models}:
             services.batches.check_model(caller, ChatRequest(name, []))

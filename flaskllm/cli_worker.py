@@ -18,6 +18,9 @@ from flask.cli import with_appcontext
 from flaskllm.extensions import db, services
 from flaskllm.services.batch_worker import Bounds
 
+TOLD_S = 60.0
+"""How long ``--once`` stays for receivers of callbacks; who is slower is told again the next time."""
+
 
 def register_worker_command(app: Flask) -> None:
     app.cli.add_command(worker)
@@ -33,6 +36,7 @@ def worker(*, once: bool) -> None:
         services.housekeeper.run_due()
         taken = services.batch_worker.work(Bounds())
         services.file_batches.deliver_all()
+        services.outbox.deliver_all(TOLD_S)
         services.shutdown.stop()
         click.echo(f"done what was due; {taken} batch items")
     elif settings.redis_url:

@@ -271,10 +271,16 @@ def _is_a_moment(value: object) -> bool:
 
 
 class WebhookSigner:
-    """Signs messages as Standard Webhooks does (its specification, "Signature scheme": HMAC-SHA256, ``v1``)."""
+    """Signs messages as Standard Webhooks does (its specification, "Signature scheme": HMAC-SHA256, ``v1``).
+
+    ``secret``: ``whsec_`` and the key in base64, with or without that beginning; any other text is the key itself.
+    """
 
     def __init__(self, secret: str) -> None:
-        self._key = base64.b64decode(secret.removeprefix("whsec_"))
+        try:
+            self._key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except binascii.Error:
+            self._key = secret.encode()
 
     def headers(self, message_id: str, body: bytes, *, at: int | None = None) -> dict[str, str]:
         """The three headers of one message. ``at``: seconds since 1970, now if left out."""

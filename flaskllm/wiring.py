@@ -30,7 +30,6 @@ from flaskllm.repositories.writes import write
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner, setup_code
 from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
-from flaskllm.services.alerts import AlertService
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.batch_embeddings import EmbeddingsRunner
 from flaskllm.services.batch_worker import BatchWorker, ChatRunner, Runner
@@ -54,6 +53,7 @@ from flaskllm.services.ledger import Ledger
 from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
+from flaskllm.services.outbox import Outbox
 from flaskllm.services.pace import Pace
 from flaskllm.services.prompts import PromptService
 from flaskllm.services.provider_check import ProviderCheck
@@ -85,6 +85,8 @@ KEPT_FOR_OTHERS = 16
 """Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
 DRAINS_END_S = 3.0
 """For what is still read on when a process ends: it is cut and settled by estimate, which takes a moment."""
+SENDING_ENDS_S = 1.0
+"""For events that are being sent when a process ends: what takes longer is sent again by another."""
 REDIS_SECONDS = 0.25
 """What a request pays at the most for a Redis that hangs (``docs/promises.md``)."""
 
@@ -174,7 +176,7 @@ class _Wiring:
         self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)))
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
-        self.alerts = self._alerts()
+        self.outbox = self._outbox()
 
     def _counters(self) -> Counters:
         in_sql = SqlCounters(self.committer.run)
@@ -229,7 +231,9 @@ class _Wiring:
         templates = TemplateService(self.database, self.audit)
         idempotency = Idempotency(self.answers, threads=self.threads)
         tokens = self._tokens()
-        batches = BatchService(self.database, self.committer.run, router, ring=self._doorbell())
+        batches = BatchService(
+            self.database, self.committer.run, router, ring=self._doorbell(), check_callback=self.outbox.check
+        )
         files = FileService(self.database)
         file_batches = FileBatchService(self.database, batches, files, door=FILES_DOOR, line=write_line)
         prompts = PromptService(chat, templates)
@@ -247,6 +251,7 @@ class _Wiring:
             Chore("files of batches", 1.0, file_batches.deliver_all),
             Chore("files", 300.0, files.sweep),
             Chore("ranges", 300.0, ranges.sweep),
+            Chore("told alerts", 3600.0, quotas.sweep),
         ]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
@@ -283,6 +288,7 @@ class _Wiring:
             metrics=self.metrics,
             quotas=quotas,
             external_calls=self._external_calls(),
+            outbox=self.outbox,
             health=HealthService(
                 self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown, breakers=board.state
             ),
@@ -293,9 +299,11 @@ class _Wiring:
     def _put_away_at_the_end(self, housekeeper: Housekeeper) -> None:
         """In this order: what still settles, what waits to be settled, and then who writes it."""
         self.shutdown.at_the_end(housekeeper.stop)
+        self.shutdown.at_the_end(self.outbox.stop)
         self.shutdown.at_the_end(lambda: self.drains.wait(DRAINS_END_S))
         self.shutdown.at_the_end(self.ledger.retry_late)
         self.shutdown.at_the_end(self.committer.stop)
+        self.shutdown.at_the_end(lambda: self.outbox.wait(SENDING_ENDS_S))
 
     def _orchestrator(
         self, router: ModelRouter, factory: ProviderFactory, board: CircuitBoard, pace: Pace, quotas: QuotaService
@@ -336,14 +344,23 @@ class _Wiring:
             largest=settings.response_cache_max_bytes,
         )
 
-    def _alerts(self) -> AlertService:
-        """The operator's own address may be private; nobody else's is called by this session."""
+    def _outbox(self) -> Outbox:
+        """The operator's own address may be private; a caller's may be so by ``EXTERNAL_PRIVATE_HOSTS`` alone."""
         url, secret = self.settings.alert_webhook_url, self.settings.webhook_secret
-        parts = urlsplit(url or "")
-        own = (f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}",) if url else ()
-        session = PublicSession(own, own, threads=self.threads)
-        signer = WebhookSigner(secret.reveal()) if secret else None
-        return AlertService(self.database, session, signer, url=url)
+        own = (_place_of(url),) if url else ()
+        return Outbox(
+            self.database,
+            operators=PublicSession(own, own, threads=self.threads),
+            callers=self._public_session(),
+            signer=WebhookSigner(secret.reveal()) if secret else None,
+            alert_url=url,
+            threads=self.threads,
+        )
+
+    def _public_session(self) -> PublicSession:
+        """Where callers may have us call."""
+        settings = self.settings
+        return PublicSession(settings.external_allowed_hosts, settings.external_private_hosts, threads=self.threads)
 
     def _doorbell(self) -> Callable[[str], None]:
         """Who works on batches looks by himself every second; where there is Redis he is woken."""
@@ -390,7 +407,7 @@ class _Wiring:
         """Half of the threads at the most, for a caller decides how long one is held."""
         settings = self.settings
         return ExternalCallService(
-            PublicSession(settings.external_allowed_hosts, settings.external_private_hosts, threads=self.threads),
+            self._public_session(),
             self.limits,
             seconds=settings.external_api_timeout,
             max_retries=settings.external_api_max_retries,
@@ -427,8 +444,8 @@ class _Wiring:
         return [
             Chore("late settlements", 1.0, self.ledger.retry_late),
             Chore("reaper", 10.0, self.ledger.reap),
-            Chore("alerts", 2.0, self.alerts.deliver),
-            Chore("told alerts", 3600.0, self.alerts.sweep),
+            Chore("outbox", 2.0, self.outbox.deliver),
+            Chore("told events", 3600.0, self.outbox.sweep),
             Chore("counters", 60.0, lambda: sweep_counters(self.database)),
             Chore("write-ahead log", 60.0, lambda: tidy_log(self.database)),
             Chore("conversations", 300.0, conversations.sweep),
@@ -444,6 +461,12 @@ def _chores_of(idempotency: Idempotency, batches: BatchService, lease_s: float) 
         Chore("idempotency leases", 10.0, idempotency.renew),
         Chore("idempotent answers", 60.0, idempotency.sweep),
     ]
+
+
+def _place_of(url: str) -> str:
+    """Host and port, as lists of hosts have them."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _revealed(secrets: tuple[Secret, ...]) -> list[str]:

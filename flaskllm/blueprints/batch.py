@@ -67,8 +67,7 @@ def _submit(upload: Upload, parameters: Mapping[str, str], dry_run: bool) -> Res
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as store:
         given = _read(upload, store, parameters)
         submission = given.submission()
-        if submission.callback_url is not None:
-            raise invalid("callback_url", "is not taken: this gateway signs no callbacks (WEBHOOK_SECRET)")
+        services.batches.check(submission)
         _check_models(given)
         if dry_run:
             estimate = services.batches.estimate(current_principal(), submission, given.items())

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flaskllm.domain.chat import ChatRequest
+from flaskllm.domain.event import Event
+from flaskllm.domain.period import iso
+from flaskllm.domain.pricing import to_dollars
 
 MOST_ITEMS = 50_000
 USUAL_CONCURRENCY, MOST_CONCURRENCY = 16, 256
@@ -105,6 +108,40 @@ class Job:
         if self.started_at is None or self.finished_at is not None or not self.ended:
             return None
         return now + (now - self.started_at) * (self.total - self.ended) // self.ended
+
+
+def document_of(job: Job, now: int) -> dict[str, Any]:
+    """A job as its owner is told of it. ``now``: milliseconds since 1970."""
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "progress": {"total": job.total, "completed": job.completed, "failed": job.failed},
+        "usage": tokens_of(job.prompt_tokens, job.completion_tokens),
+        "cost": to_dollars(job.cost),
+        "created_at": iso(job.created_at),
+        "started_at": _moment(job.started_at),
+        "finished_at": _moment(job.finished_at),
+        "eta": _moment(job.eta(now)),
+    }
+
+
+def tokens_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """What was used, in the words of the document."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else iso(milliseconds)
+
+
+def ended_event(job: Job, event_id: str) -> Event:
+    """That a job is over, for its ``callback_url``: its document, and nothing that was asked or answered."""
+    at = job.finished_at or 0
+    return Event(event_id, f"batch.{job.status}", at, document_of(job, at), lane=job.user_id, url=job.callback_url)
 
 
 @dataclass(frozen=True, slots=True)

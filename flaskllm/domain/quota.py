@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+from flaskllm.domain.event import Event
+from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.principal import Budget, Principal, RateLimits
 
 INSTALLATION = "installation"
@@ -59,6 +61,17 @@ class QuotaBudget:
     def alert(self) -> int | None:
         """Spent from here on, it is time for the alert."""
         return None if self.alert_at is None else int(self.amount * self.alert_at)
+
+
+def budget_event(event: str, budget_id: str, period: str, *, sums: Mapping[str, int], at: int) -> Event:
+    """What became of a budget, for the operator. ``sums``: ``amount``, ``alert``, ``spent`` in 10⁻⁹ dollar."""
+    data = {
+        "event": event,
+        "subject": budget_id.removeprefix(BUDGET_PREFIX),
+        "period": period,
+        **{name: to_dollars(value) for name, value in sums.items()},
+    }
+    return Event(f"{event}:{budget_id}:{period}", event, at, data)
 
 
 @dataclass(frozen=True, slots=True)

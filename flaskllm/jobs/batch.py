@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 TURN_S, TURN_ITEMS = 600.0, 500
 """One turn of a work-horse: then it rings again, so that no fork lives for hours."""
+TOLD_S = 30.0
+"""How long a work-horse stays for receivers of callbacks: what it leaves is sent again."""
 stopped = threading.Event()
 """The worker is asked to end: what is in flight ends, the rest is given back."""
 
@@ -31,3 +33,4 @@ def sweep() -> None:
     """The housekeeping, where no web process does it."""
     services.housekeeper.run_due()
     services.batches.ring_if_open()
+    services.outbox.deliver_all(TOLD_S)

@@ -27,10 +27,9 @@ class QuotaRow(Model):
 
 
 class AlertRow(Model):
-    """What became of one budget in one period, to be told once. Sums in 10⁻⁹ dollar, times in ms since 1970.
+    """What became of one budget in one period, told once. Sums in 10⁻⁹ dollar, ``raised_at`` in ms since 1970.
 
-    Written by `repositories.ledger` in the transaction that spent or refused. ``next_at``: when it is to be sent, or
-    sent again; None: it was taken, or given up.
+    Written by `repositories.ledger` in the transaction that spent or refused, with its event in the outbox.
     """
 
     __tablename__ = "alerts"
@@ -42,6 +41,3 @@ class AlertRow(Model):
     alert: Mapped[int] = mapped_column(BigInteger)
     spent: Mapped[int] = mapped_column(BigInteger)
     raised_at: Mapped[int] = mapped_column(BigInteger)
-    tries: Mapped[int] = mapped_column(Integer, default=0)
-    next_at: Mapped[int | None] = mapped_column(BigInteger, index=True)
-    sent_at: Mapped[int | None] = mapped_column(BigInteger)

@@ -231,7 +231,7 @@ class PublicSession:
 
         ``max_retries`` counts for idempotent methods, and only before any byte of an answer came. Raises
         `InvalidRequest` (names ``url``, ``headers.X`` or ``params.x``), `ForbiddenTarget`, `ExternalTimeout` or
-        `ExternalError`.
+        `ExternalError`. With a ``cap`` of 0 the body is not read at all.
         """
         if method not in METHODS:
             raise invalid("method", f"must be one of {', '.join(sorted(METHODS))}")
@@ -245,9 +245,9 @@ class PublicSession:
     def check(self, url: str, field: str = "url") -> None:
         """Refuse what is plain from the text alone, without asking a name server: for URLs that are called later."""
         target = parse_url(url, field)
-        private = self._admit(target)
+        private = self._admit(target, field)
         if target.literal is not None:
-            _refuse_unless(_fits(target.literal, private))
+            _refuse_unless(_fits(target.literal, private), field)
 
     def _follow(self, ask: _Ask, deadline: float, retries: int, cap: int, follow: int) -> tuple[_Ask, Answer, bytes]:
         for _ in range(follow + 1):
@@ -255,7 +255,7 @@ class PublicSession:
             with contextlib.closing(line):
                 place = answer.location() if follow else None
                 if place is None:
-                    return ask, answer, answer.body(cap)
+                    return ask, answer, answer.body(cap) if cap else b""
             ask = ask.redirected(answer.status, _next_target(ask.target, place))
         raise ExternalError(f"The target redirects more than {follow} times.")
 
@@ -277,13 +277,13 @@ class PublicSession:
             time.sleep(min(random.uniform(0, 0.2 * 2**attempt), seconds_left(deadline)))  # noqa: S311 (no secret)
             attempt += 1
 
-    def _admit(self, target: Target) -> bool:
+    def _admit(self, target: Target, field: str = "url") -> bool:
         """Whether the host is one that was opened by name. Raises `ForbiddenTarget` for what no address would save."""
         private = self._private.has(target)
-        _refuse_unless(private or not self._allowed or self._allowed.has(target))
-        _refuse_unless(private or target.port in PORTS or self._allowed.has_port(target))
+        _refuse_unless(private or not self._allowed or self._allowed.has(target), field)
+        _refuse_unless(private or target.port in PORTS or self._allowed.has_port(target), field)
         # A name of one label is a neighbour's: a hosts file's, or one that a search domain completes.
-        _refuse_unless(private or target.literal is not None or "." in target.host)
+        _refuse_unless(private or target.literal is not None or "." in target.host, field)
         return private
 
     def _addresses(self, target: Target, deadline: float) -> list[Address]:
@@ -334,11 +334,11 @@ def _fits(ip: Address, private: bool) -> bool:
     return may_be_opened(ip) if private else is_public(ip) and not is_own(ip)
 
 
-def _refuse_unless(allowed: bool) -> None:
+def _refuse_unless(allowed: bool, field: str = "url") -> None:
     """One sentence for all reasons, so that the answer tells nothing of what a name resolved to."""
     if not allowed:
         message = "is not open to calls from here"
-        raise ForbiddenTarget(f"url: {message}", details=[{"field": "url", "message": message}])
+        raise ForbiddenTarget(f"{field}: {message}", details=[{"field": field, "message": message}])
 
 
 def _may_repeat(ask: _Ask, line: Line | None, error: BaseException) -> bool:

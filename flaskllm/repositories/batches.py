@@ -34,9 +34,13 @@ from flaskllm.domain.batch import (
     NewItem,
     Submission,
     Waiting,
+    ended_event,
     fair_order,
 )
 from flaskllm.models.batch import BatchItemRow, BatchJobRow
+from flaskllm.models.types import new_id
+from flaskllm.repositories import outbox
+from flaskllm.repositories.clock import with_now
 from flaskllm.repositories.committer import Connection
 from flaskllm.repositories.ledger import MOST_SUM, now_ms
 
@@ -46,8 +50,6 @@ MOST_AT_ONCE = 16
 """Items of one job taken at a time, so that jobs take turns."""
 CHUNK = 2000
 """Items changed in one transaction where many are."""
-SQLITE_NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)"
-POSTGRESQL_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
 JOB = (
     "id, kind, door, scope, user_id, token_id, status, ending, max_concurrency, total, completed, failed, cancelled, "
     "prompt_tokens, completion_tokens, cost, unpriced, model, metadata, callback_url, details, created_at, started_at, "
@@ -148,10 +150,6 @@ POISONED_MESSAGE = f"The worker that asked this died {MOST_TRIES} times."
 EXPIRED_MESSAGE = "The job expired before this was asked."
 
 
-def _sql(connection: Connection, statement: str) -> str:
-    return statement.replace("{now}", SQLITE_NOW if connection.is_sqlite else POSTGRESQL_NOW)
-
-
 class Operation:
     """What needs no care at a second try: it changes nothing that it changed already."""
 
@@ -194,7 +192,7 @@ class Take(Operation):
 
     def _take(self, connection: Connection, job_id: str, most: int, last: int) -> list[Claimed]:
         """``last``: when the latest turn was; this one comes after it, also within the same millisecond."""
-        if connection.execute(_sql(connection, TAKE_JOB), {"id": job_id, "last": last}).rowcount != 1:
+        if connection.execute(with_now(connection, TAKE_JOB), {"id": job_id, "last": last}).rowcount != 1:
             return []
         job = job_of(connection.execute(READ_JOB, {"id": job_id}).fetchone())
         (in_hand,) = connection.execute(IN_HAND, {"id": job_id}).fetchone()
@@ -203,7 +201,7 @@ class Take(Operation):
 
     def _take_items(self, connection: Connection, job: Job, most: int) -> list[Claimed]:
         values = {"id": job.id, "owner": self.owner, "lease": self.lease_ms, "tries": self.tries, "most": most}
-        rows = connection.execute(_sql(connection, TAKE_ITEMS), values).fetchall()
+        rows = connection.execute(with_now(connection, TAKE_ITEMS), values).fetchall()
         return [Claimed(job, idx, json.loads(question), fence, tries) for idx, question, fence, tries in sorted(rows)]
 
 
@@ -232,9 +230,9 @@ def _lock_one(connection: Connection, job_id: str, locked: set[str]) -> bool:
 def _waiting(connection: Connection, low: int, high: int, job_id: str | None) -> list[Waiting]:
     tries = {"low": low, "high": high}
     if job_id is None:
-        rows = connection.execute(_sql(connection, WAITING_ALL), {**tries, "most": MOST_JOBS})
+        rows = connection.execute(with_now(connection, WAITING_ALL), {**tries, "most": MOST_JOBS})
     else:
-        rows = connection.execute(_sql(connection, WAITING_ONE), {**tries, "id": job_id})
+        rows = connection.execute(with_now(connection, WAITING_ONE), {**tries, "id": job_id})
     return [Waiting(*row) for row in rows.fetchall()]
 
 
@@ -248,7 +246,7 @@ class Renew(Operation):
 
     def write(self, connection: Connection, _locked: set[str]) -> None:
         values = {"owner": self.owner, "lease": self.lease_ms}
-        self.result = connection.execute(_sql(connection, RENEW), values).rowcount
+        self.result = connection.execute(with_now(connection, RENEW), values).rowcount
 
 
 @dataclass(slots=True)
@@ -303,7 +301,16 @@ def _count(connection: Connection, job_id: str, sums: _Sums) -> None:
     values = {name: getattr(sums, name) for name in sums.__slots__}
     values["cost"] = min(sums.cost, MOST_SUM)
     connection.execute(COUNT, {**values, "id": job_id, "most": MOST_SUM})
-    connection.execute(_sql(connection, FINISH), {"id": job_id})
+    _finish(connection, job_id)
+
+
+def _finish(connection: Connection, job_id: str) -> None:
+    """End the job where all of its items have their result; whoever wants to be told is told, if it is committed."""
+    if connection.execute(with_now(connection, FINISH), {"id": job_id}).rowcount != 1:
+        return
+    job = job_of(connection.execute(READ_JOB, {"id": job_id}).fetchone())
+    if job.callback_url is not None:
+        outbox.add(connection, ended_event(job, new_id()))
 
 
 @dataclass(slots=True)
@@ -322,9 +329,9 @@ class GiveBack(Operation):
         self.result = 0
         for item in self.items:
             values = {"job_id": item.job.id, "idx": item.index, "fence": item.fence, "wait": self.wait_ms}
-            self.result += connection.execute(_sql(connection, GIVE_BACK), values).rowcount
+            self.result += connection.execute(with_now(connection, GIVE_BACK), values).rowcount
         for job_id in sorted(self.jobs(connection) if self.pause else ()):
-            connection.execute(_sql(connection, PAUSE), {"id": job_id, "wait": self.wait_ms})
+            connection.execute(with_now(connection, PAUSE), {"id": job_id, "wait": self.wait_ms})
 
 
 @dataclass(slots=True)
@@ -335,7 +342,7 @@ class Reap(Operation):
     rows: list[Any] = field(default_factory=list)
 
     def jobs(self, connection: Connection) -> Collection[str]:
-        self.rows = connection.execute(_sql(connection, ABANDONED), {"most": CHUNK}).fetchall()
+        self.rows = connection.execute(with_now(connection, ABANDONED), {"most": CHUNK}).fetchall()
         return {row[0] for row in self.rows}
 
     def write(self, connection: Connection, _locked: set[str]) -> None:
@@ -343,10 +350,10 @@ class Reap(Operation):
         for job_id, idx, fence, tries in self.rows:
             values = {"job_id": job_id, "idx": idx, "fence": fence}
             if tries + 1 < MOST_TRIES:
-                freed += connection.execute(_sql(connection, FREE), values).rowcount
+                freed += connection.execute(with_now(connection, FREE), values).rowcount
                 continue
             told = {"code": POISONED, "message": POISONED_MESSAGE}
-            if connection.execute(_sql(connection, POISON), {**values, **told}).rowcount:
+            if connection.execute(with_now(connection, POISON), {**values, **told}).rowcount:
                 failed += 1
                 _count(connection, job_id, _Sums(failed=1))
         self.result = (freed, failed)
@@ -374,7 +381,7 @@ class Overdue(Operation):
     overdue: list[str] = field(default_factory=list)
 
     def jobs(self, connection: Connection) -> Collection[str]:
-        self.overdue = [job_id for (job_id,) in connection.execute(_sql(connection, OVERDUE)).fetchall()]
+        self.overdue = [job_id for (job_id,) in connection.execute(with_now(connection, OVERDUE)).fetchall()]
         return self.overdue
 
     def write(self, connection: Connection, _locked: set[str]) -> None:
@@ -422,7 +429,7 @@ class Reopen(Operation):
         self.result = moved = connection.execute(REOPEN_ITEMS, values).rowcount
         if moved:
             values = {"id": self.job_id, "moved": moved, "life": self.life_ms}
-            connection.execute(_sql(connection, REOPEN_JOB), values)
+            connection.execute(with_now(connection, REOPEN_JOB), values)
 
 
 def write_all(connection: Connection, operations: Sequence[Any]) -> None:

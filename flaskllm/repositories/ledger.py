@@ -14,7 +14,9 @@ from typing import Any
 
 from sqlalchemy import delete
 
+from flaskllm.domain.quota import budget_event
 from flaskllm.models.ledger import CounterRow
+from flaskllm.repositories import outbox
 from flaskllm.repositories.committer import Connection
 from flaskllm.repositories.database import Database
 
@@ -76,10 +78,11 @@ OPEN_CALLS = {
 }
 """Calls in flight, by whose bound on them it is."""
 ALERT = """
-INSERT INTO alerts (budget_id, period, event, amount, alert, spent, raised_at, tries, next_at)
-SELECT id, period, :event, :amount, :alert, spent, :now, 0, :now FROM budgets
+INSERT INTO alerts (budget_id, period, event, amount, alert, spent, raised_at)
+SELECT id, period, :event, :amount, :alert, spent, :now FROM budgets
 WHERE id = :id AND period = :period AND spent >= :from
 ON CONFLICT (budget_id, period, event) DO NOTHING
+RETURNING spent
 """
 REACHED, EXHAUSTED = "budget.reached", "budget.exhausted"
 """What is told of a budget: that as much is spent as it has its alert at, and that it has refused a call."""
@@ -502,9 +505,14 @@ def _hold(connection: Connection, one: Reserve) -> Hold | None:
 
 def _alert(connection: Connection, event: str, hold: Hold, *, since: int) -> None:
     """Once a budget, period and event, whoever comes first; only where ``since`` is spent."""
-    if hold.alert is not None:
-        values = {"id": hold.id, "period": hold.period, "amount": hold.amount, "alert": hold.alert}
-        connection.execute(ALERT, {**values, "event": event, "from": since, "now": now_ms()})
+    if hold.alert is None:
+        return
+    at, sums = now_ms(), {"amount": hold.amount, "alert": hold.alert}
+    values = {"id": hold.id, "period": hold.period, "event": event, "from": since, "now": at}
+    raised = connection.execute(ALERT, {**values, **sums}).fetchone()
+    if raised is not None:
+        told = budget_event(event, hold.id, hold.period, sums={**sums, "spent": raised[0]}, at=at)
+        outbox.add(connection, told)
 
 
 def holds_to_json(holds: Sequence[Hold]) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from flaskllm.models.ledger import BudgetRow
 from flaskllm.models.quota import AlertRow, QuotaRow
 
 __all__ = [
-    "AlertRow", "QuotaRow", "add_quota", "alerts_of", "claim_alert", "count_quotas", "due_alerts", "end_alert",
-    "get_quota", "load_quotas", "spent_of", "sweep_alerts",
+    "AlertRow", "QuotaRow", "add_quota", "alerts_of", "count_quotas", "get_quota", "load_quotas", "spent_of",
+    "sweep_alerts",
 ]  # fmt: skip
 
 
@@ -56,31 +56,6 @@ def alerts_of(session: Session, keys: Iterable[tuple[str, str]]) -> dict[tuple[s
     return {key: raised for key, raised in found.items() if key in wanted}
 
 
-def due_alerts(session: Session, at: int, *, most: int) -> Sequence[AlertRow]:
-    """Those whose time has come, the oldest first."""
-    return session.scalars(select(AlertRow).where(AlertRow.next_at <= at).order_by(AlertRow.next_at).limit(most)).all()
-
-
-def claim_alert(session: Session, alert: AlertRow, *, until: int) -> bool:
-    """Take one for oneself until then, if nobody else has."""
-    claimed = (
-        update(AlertRow)
-        .where(_is(alert), AlertRow.next_at == alert.next_at)
-        .values(next_at=until, tries=AlertRow.tries + 1)
-        .returning(AlertRow.tries)
-    )
-    return session.scalar(claimed) is not None
-
-
-def end_alert(session: Session, alert: AlertRow, *, sent_at: int | None, next_at: int | None) -> None:
-    """It was sent, or is to be tried again then, or is given up."""
-    session.execute(update(AlertRow).where(_is(alert)).values(sent_at=sent_at, next_at=next_at))
-
-
 def sweep_alerts(session: Session, *, before: int) -> None:
     """Forget alerts of long ago; one of a budget without a period stands as long as the budget may."""
     session.execute(delete(AlertRow).where(AlertRow.raised_at < before, AlertRow.period != "total"))
-
-
-def _is(alert: AlertRow) -> ColumnElement[bool]:
-    return (AlertRow.budget_id == alert.budget_id) & (AlertRow.period == alert.period) & (AlertRow.event == alert.event)

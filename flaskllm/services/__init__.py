@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flaskllm.services.limits import Limits
     from flaskllm.services.metrics import Metrics
     from flaskllm.services.model_router import ModelRouter
+    from flaskllm.services.outbox import Outbox
     from flaskllm.services.prompts import PromptService
     from flaskllm.services.provider_check import ProviderCheck
     from flaskllm.services.provider_factory import ProviderFactory
@@ -75,6 +76,7 @@ class Services:
     metrics: Metrics
     quotas: QuotaService
     external_calls: ExternalCallService
+    outbox: Outbox
     health: HealthService
     housekeeper: Housekeeper
     shutdown: Shutdown

@@ -56,24 +56,38 @@ class Estimate:
 
 
 class BatchService:
-    """``run`` commits an operation of `repositories.batches`; ``ring`` tells idle workers of a job."""
+    """``run`` commits an operation of `repositories.batches`; ``ring`` tells idle workers of a job; ``check_callback``
+    refuses an address that is not to be called."""
 
     def __init__(
-        self, database: Database, run: Callable[[Any], Any], router: ModelRouter, *, ring: Callable[[str], None]
+        self,
+        database: Database,
+        run: Callable[[Any], Any],
+        router: ModelRouter,
+        *,
+        ring: Callable[[str], None],
+        check_callback: Callable[[str], None],
     ) -> None:
         self._db = database
         self._run = run
         self._router = router
         self._ring = ring
+        self._check_callback = check_callback
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
+    def check(self, submission: Submission) -> None:
+        """Raises `InvalidRequest` or `ForbiddenTarget` where its ``callback_url`` is not to be called."""
+        if submission.callback_url is not None:
+            self._check_callback(submission.callback_url)
+
     def submit(self, principal: Principal, submission: Submission, items: Iterable[NewItem]) -> Job:
-        """Accept a job with at least one item; ``items`` are read once and written as they come.
+        """Accept a job with at least one item; ``items`` are read once and written as they come. Raises as `check`.
 
         They must have been checked: nothing is visible before the last is written, and what broke off is swept. A token
         with a bound on its calls in flight bounds the job too.
         """
+        self.check(submission)
         most = submission.max_concurrency
         submission = replace(submission, max_concurrency=min(most, principal.concurrency or most))
         job_id = new_id()
@@ -106,7 +120,8 @@ class BatchService:
         self._router.models(request, principal, ability=ability)
 
     def estimate(self, principal: Principal, submission: Submission, items: Iterable[NewItem]) -> Estimate:
-        """What it would cost and how long it would take; nothing is written and nobody is asked."""
+        """What it would cost and how long it would take; nothing is written and nobody is asked. Raises as `check`."""
+        self.check(submission)
         count, cost, at_most, known = 0, 0, 0, True
         models: dict[tuple[str | None, frozenset[str]], Model] = {}
         for item in items:

@@ -21,6 +21,10 @@ BEFORE_SETTLE = "before-settle"
 AFTER_SETTLE = "after-settle"
 """Committed, and nobody was told."""
 POINTS = (BEFORE_RESERVE, BEFORE_UPSTREAM, AFTER_FIRST_BYTE, AFTER_UPSTREAM, BEFORE_SETTLE, AFTER_SETTLE)
+BEFORE_CALLBACK_SEND = "before-callback-send"
+"""An event is taken up, and nothing of it has gone out."""
+AFTER_CALLBACK_SEND = "after-callback-send"
+"""Its receiver has it, and that is written nowhere."""
 
 _folder: Path | None = None
 

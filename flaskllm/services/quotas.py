@@ -37,6 +37,7 @@ from flaskllm.services.recent import Recent
 
 MOST_QUOTAS = 5_000
 LONGEST_TAG = 64
+ALERTS_KEPT_MS = 400 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class QuotaService:
     def _load(self) -> Quotas:
         with self._db.reading() as session:
             return Quotas(_quota(row) for row in repository.load_quotas(session))
+
+    def sweep(self) -> None:
+        """Forget alerts of more than a year ago."""
+        with self._db.transaction() as session:
+            repository.sweep_alerts(session, before=int(now().timestamp() * 1000) - ALERTS_KEPT_MS)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,9 @@ from flaskllm.domain.batch import (
     Job,
     NewItem,
     Submission,
+    document_of,
     question_to_json,
+    tokens_of,
 )
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import iso
@@ -312,29 +314,7 @@ def write_estimate(estimate: Any) -> dict[str, Any]:
 
 def write_job(job: Job, now: int) -> dict[str, Any]:
     """``now``: milliseconds since 1970."""
-    return {
-        "job_id": job.id,
-        "status": job.status,
-        "progress": {"total": job.total, "completed": job.completed, "failed": job.failed},
-        "usage": _tokens(job.prompt_tokens, job.completion_tokens),
-        "cost": to_dollars(job.cost),
-        "created_at": iso(job.created_at),
-        "started_at": _moment(job.started_at),
-        "finished_at": _moment(job.finished_at),
-        "eta": _moment(job.eta(now)),
-    }
-
-
-def _moment(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else iso(milliseconds)
-
-
-def _tokens(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
+    return document_of(job, now)
 
 
 def write_result(item: Item) -> dict[str, Any]:
@@ -349,7 +329,7 @@ def write_result(item: Item) -> dict[str, Any]:
         "text": found.text if found and answered else None,
         "finish_reason": found.finish_reason if found else None,
         "model": found.model if found else None,
-        "usage": _tokens(found.prompt_tokens, found.completion_tokens) if found and answered else None,
+        "usage": tokens_of(found.prompt_tokens, found.completion_tokens) if found and answered else None,
         "cost": to_dollars(found.cost) if found else None,
         "error": error,
         "response": orjson.loads(found.response) if found and found.response else None,
@@ -372,7 +352,7 @@ def write_table(items: Iterable[Item]) -> Iterator[bytes]:
     yield _row(COLUMNS)
     for item in items:
         found = item.result
-        tokens = _tokens(found.prompt_tokens, found.completion_tokens) if found and found.state == COMPLETED else {}
+        tokens = tokens_of(found.prompt_tokens, found.completion_tokens) if found and found.state == COMPLETED else {}
         cost = dollars_text(found.cost) if found and found.cost is not None else ""
         words = (found.text, found.finish_reason, found.model) if found else ("", None, None)
         error = (found.error_code, found.error_message) if found else (None, None)

@@ -1,0 +1,96 @@
+"""outbox: one table for whatever is told to somebody outside; what alerts are still to be sent moves there
+
+Revision ID: 0019
+Revises: 0017
+"""
+
+import json
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0019"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+IS_WAITING = sa.text("next_at IS NOT NULL")
+NANO = 10**9
+PREFIX = "quota:"
+
+alerts = sa.table(
+    "alerts",
+    *(sa.column(name) for name in ("budget_id", "period", "event", "amount", "alert", "spent", "raised_at")),
+    *(sa.column(name) for name in ("tries", "next_at", "sent_at")),
+)
+outbox = sa.table(
+    "outbox",
+    *(sa.column(name) for name in ("id", "lane", "type", "body", "made_at", "tries", "next_at", "sent_at")),
+)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.String(160), nullable=False),
+        sa.Column("lane", sa.String(36), nullable=False),
+        sa.Column("type", sa.String(32), nullable=False),
+        sa.Column("url", sa.Text(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.BigInteger(), nullable=True),
+        sa.Column("sent_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+    )
+    op.create_index(
+        "ix_outbox_waiting", "outbox", ["lane", "next_at"], sqlite_where=IS_WAITING, postgresql_where=IS_WAITING
+    )
+    op.create_index("ix_outbox_made_at", "outbox", ["made_at"])
+    waiting = op.get_bind().execute(sa.select(alerts).where(alerts.c.next_at.is_not(None))).all()
+    if waiting:
+        op.bulk_insert(outbox, [_message(row) for row in waiting])
+    with op.batch_alter_table("alerts") as batch_op:
+        batch_op.drop_index("ix_alerts_next_at")
+        for name in ("tries", "next_at", "sent_at"):
+            batch_op.drop_column(name)
+
+
+def _message(row: sa.Row) -> dict[str, object]:
+    """Under the id that it has had, so that a receiver that has it knows it again."""
+    raised = datetime.fromtimestamp(row.raised_at / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    data = {
+        "event": row.event,
+        "subject": row.budget_id.removeprefix(PREFIX),
+        "period": row.period,
+        **{name: getattr(row, name) / NANO for name in ("amount", "alert", "spent")},
+    }
+    return {
+        "id": f"{row.event}:{row.budget_id}:{row.period}",
+        "lane": "operator",
+        "type": row.event,
+        "body": json.dumps({"type": row.event, "timestamp": raised, "data": data}),
+        "made_at": row.raised_at,
+        "tries": row.tries,
+        "next_at": row.next_at,
+        "sent_at": None,
+    }
+
+
+def downgrade() -> None:
+    """What callbacks are still to be sent is lost: the version before has no place for them."""
+    with op.batch_alter_table("alerts") as batch_op:
+        batch_op.add_column(sa.Column("tries", sa.Integer(), nullable=False, server_default="0"))
+        batch_op.add_column(sa.Column("next_at", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("sent_at", sa.BigInteger(), nullable=True))
+        batch_op.create_index("ix_alerts_next_at", ["next_at"], unique=False)
+    told = outbox.alias("told")
+    its_id = alerts.c.event + ":" + alerts.c.budget_id + ":" + alerts.c.period
+    for name in ("tries", "next_at", "sent_at"):
+        found = sa.select(told.c[name]).where(told.c.id == its_id).scalar_subquery()
+        value = sa.func.coalesce(found, 0) if name == "tries" else found
+        op.get_bind().execute(sa.update(alerts).values({name: value}))
+    with op.batch_alter_table("alerts") as batch_op:
+        batch_op.alter_column("tries", server_default=None)
+    op.drop_table("outbox")
