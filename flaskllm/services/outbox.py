@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 10.0
 """For one try."""
-LEASE_MS = 60_000
+LEASE_S = 60.0
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 5_000, 3_600_000
 MOST_TRIES = 24
 """With the pauses between them about fifteen hours; after that it is given up and told in the log."""
@@ -42,7 +42,8 @@ GONE = 410
 class Outbox:
     """``operators``: may call the operator's own address; ``callers``: whatever a caller may name. ``alert_url``: that
     address; None: what is for the operator stands in the log alone. ``signer``: None: no ``callback_url`` is taken.
-    ``threads``: whether a started thread runs here.
+    ``threads``: whether a started thread runs here. ``seconds``: for one try; ``lease_s``: how long whoever tries has it
+    for themselves.
     """
 
     def __init__(
@@ -54,9 +55,12 @@ class Outbox:
         signer: WebhookSigner | None,
         alert_url: str | None,
         threads: bool = True,
+        seconds: float = SECONDS,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._db, self._operators, self._callers = database, operators, callers
         self._signer, self._alert_url, self._threads = signer, alert_url, threads
+        self._seconds, self._lease_ms = seconds, int(lease_s * 1000)
         self._senders: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -130,7 +134,7 @@ class Outbox:
     def _send_next(self, lane: str) -> bool:
         """Whether there was one."""
         with self._db.transaction() as session:
-            message = repository.take(session, lane, lease_ms=LEASE_MS)
+            message = repository.take(session, lane, lease_ms=self._lease_ms)
         if message is None:
             return False
         if message.url is None and message.tries == 1:
@@ -167,7 +171,7 @@ class Outbox:
         headers = {"Content-Type": "application/json", **self._signer.headers(message.id, body)}
         try:
             answer = session.request(
-                "POST", url, headers=headers, body=body, timeout_s=SECONDS, max_retries=0, follow=0, cap=0
+                "POST", url, headers=headers, body=body, timeout_s=self._seconds, max_retries=0, follow=0, cap=0
             )
         except DomainError as error:
             return error.code
