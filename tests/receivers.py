@@ -61,8 +61,13 @@ class Receiver(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/told"
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/told?token=of-the-receiver"
+        """The same with a secret of its own in the query."""
+        return f"{self.address}?token=of-the-receiver"
 
     def wait_for(self, count: int, seconds: float = SECONDS) -> list[Received]:
         """All that came, once there is so much of it."""

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import jsonschema
@@ -22,53 +16,23 @@ from flaskllm.extensions import db
 from flaskllm.wire import quotas as wire
 from tests.actors import Caller, access_token, story_of
 from tests.conftest import MakeApp, provider_environment
+from tests.receivers import SECRET, Receiver, receiving
 from tests.upstream import Upstream, faults
 
-SECRET = base64.b64encode(bytes(range(40))).decode()
 CHEAP, DEAR = 0.000001, 100.0
 SMALL = {"model": "gpt-4o", "max_tokens": 100}
 
 
-class Receiver(HTTPServer):
-    """The operator's webhook: keeps what comes, and answers with the next of ``statuses``, else 204."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Taker)
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.statuses: list[int] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/alerts"
-
-
-class _Taker(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 204)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing on the console."""
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with receiving() as found:
+        yield found
 
 
 @pytest.fixture
 def app(make_app: MakeApp, upstream: Upstream, receiver: Receiver) -> Flask:
     environment = provider_environment(upstream, "openai", "llama")
-    return make_app(ALERT_WEBHOOK_URL=receiver.url, WEBHOOK_SECRET=f"whsec_{SECRET}", **environment)
+    return make_app(ALERT_WEBHOOK_URL=receiver.address, WEBHOOK_SECRET=SECRET, **environment)
 
 
 @pytest.fixture
@@ -177,24 +141,16 @@ def test_a_soft_budget_refuses_nothing_and_is_told_once_signed(
     caller = Caller.on(app)
     for _ in range(3):
         caller.chat(**SMALL)
-    receiver.statuses = [500]
-    alerts = alerts_of(app)
-    assert alerts.deliver() == 0, "the webhook refused it"
-    make_due(app)
-    assert alerts.deliver() == 1
-    make_due(app)
-    assert alerts.deliver() == 0
-    assert len(receiver.got) == 2
-    (first, body), (second, again) = receiver.got
-    assert body == again
-    assert first["webhook-id"] == second["webhook-id"]
-    told = json.loads(body)
+    receiver.answers = [500]
+    for _ in range(3):
+        deliver(app)
+        make_due(app)
+    first, second = receiver.got
+    assert (first.id, first.body) == (second.id, second.body), "refused once, then taken"
+    told = first.event
     assert (told["type"], told["data"]["subject"]) == ("budget.reached", "installation")
     assert told["data"]["spent"] >= told["data"]["alert"] == told["data"]["amount"] == CHEAP
-    for headers in (first, second):
-        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-        wanted = base64.b64encode(hmac.new(bytes(range(40)), signed, hashlib.sha256).digest()).decode()
-        assert headers["webhook-signature"] == f"v1,{wanted}"
+    assert second.event == told
     assert admin.get("/quotas/installation").json["budgets"][0]["alerted_at"] is not None
 
 
@@ -207,18 +163,29 @@ def test_a_hard_budget_tells_that_it_is_nearly_spent_and_that_it_refused(
     put(admin, "tag:sales", budgets=[hard(CHEAP, alert_at=0.9)])
     for _ in range(2):
         caller.chat(**SMALL, status=429)
-    alerts_of(app).deliver()
-    assert sorted(json.loads(body)["type"] for _, body in receiver.got) == ["budget.exhausted", "budget.reached"]
+    deliver(app)
+    assert sorted(one.event["type"] for one in receiver.got) == ["budget.exhausted", "budget.reached"]
 
 
-def alerts_of(app: Flask) -> Any:
-    keeper = app.extensions["flaskllm"].housekeeper
-    return next(chore.do.__self__ for chore in keeper._chores if chore.name == "alerts")
+def test_without_an_address_alerts_stand_in_the_log(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app = make_app()
+    admin = Caller(app.test_client(), access_token(app, "boss", admin=True))
+    put(admin, "installation", budgets=[hard(DEAR, alert_at=0.0)])
+    Caller.on(app).chat()
+    for _ in range(2):
+        deliver(app)
+        make_due(app)
+    assert [record.getMessage() for record in caplog.records].count("budget_alert") == 1
+
+
+def deliver(app: Flask) -> None:
+    app.extensions["flaskllm"].outbox.deliver()
+    app.extensions["flaskllm"].outbox.wait(10)
 
 
 def make_due(app: Flask) -> None:
     with app.app_context(), db.engine.begin() as connection:
-        connection.execute(text("UPDATE alerts SET next_at = 0 WHERE next_at IS NOT NULL"))
+        connection.execute(text("UPDATE outbox SET next_at = 0 WHERE next_at IS NOT NULL"))
 
 
 def test_a_users_limit_holds_over_all_tokens_and_sessions(app: Flask, admin: Caller) -> None:
@@ -338,4 +305,4 @@ def test_nothing_stays_reserved(app: Flask, admin: Caller, upstream: Upstream) -
 
 def test_an_alert_url_without_a_secret_stops_the_start(make_app: MakeApp, receiver: Receiver) -> None:
     with pytest.raises(Exception, match="WEBHOOK_SECRET"):
-        make_app(ALERT_WEBHOOK_URL=receiver.url)
+        make_app(ALERT_WEBHOOK_URL=receiver.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,8 +22,10 @@ from flaskllm.repositories.batches import GiveBack, Reap, Store, Take
 from flaskllm.repositories.ledger import now_ms
 from flaskllm.services import Services
 from flaskllm.services.batch_worker import Bounds
+from flaskllm.wire.batches import write_job
 from tests.conftest import MakeApp, provider_environment
 from tests.databases import database_addresses, fresh_tables
+from tests.receivers import SECRET
 from tests.upstream import Upstream, faults
 
 
@@ -36,7 +39,8 @@ SUBMISSION = Submission(kind="chat", door="batch", scope="batch")
 
 @pytest.fixture(params=database_addresses())
 def here(request: Any, make_app: MakeApp, upstream: Upstream, tmp_path: Any) -> Iterator[Flask]:
-    app = make_app(**provider_environment(upstream, "openai"), DATABASE_URL=request.param(tmp_path))
+    environment = {**provider_environment(upstream, "openai"), "WEBHOOK_SECRET": SECRET}
+    app = make_app(**environment, DATABASE_URL=request.param(tmp_path))
     with app.app_context():
         fresh_tables()
         from flaskllm.wiring import seeder
@@ -227,6 +231,51 @@ def test_old_jobs_and_broken_submissions_are_forgotten(hall: Services, caller: P
     assert rows("SELECT count(*) FROM batch_jobs") == rows("SELECT count(*) FROM batch_items") == [(0,)]
     with pytest.raises(NotFound):
         hall.batches.get(caller, job.id)
+
+
+WANTS_WORD = replace(SUBMISSION, callback_url="http://127.0.0.1:8000/told")
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed", "cancelled", "expired"])
+def test_the_end_of_a_job_is_told_once(hall: Services, caller: Principal, upstream: Upstream, ending: str) -> None:
+    if ending == "failed":
+        upstream.script(faults.status(400), vendor="openai")
+    job = hall.batches.submit(caller, WANTS_WORD, [asked(f"number {n}") for n in range(3)])
+    if ending == "cancelled":
+        hall.batches.cancel(caller, job.id)
+    if ending == "expired":
+        with db.engine.begin() as connection:
+            connection.execute(text("UPDATE batch_jobs SET expires_at = 1"))
+    assert rows("SELECT 1 FROM outbox") == ([(1,)] if ending == "cancelled" else [])
+    hall.batch_worker.work(Bounds())
+    hall.batches.reap()
+    ((url, lane, body),) = rows("SELECT url, lane, body FROM outbox")
+    assert (url, lane) == (WANTS_WORD.callback_url, caller.user_id)
+    told, job = json.loads(body), hall.batches.get(caller, job.id)
+    assert job.status == ending
+    assert told["type"] == f"batch.{ending}"
+    assert told["data"] == write_job(job, 0)
+    assert told["timestamp"] == told["data"]["finished_at"]
+    assert "number 1" not in body, "nothing that was asked"
+
+
+def test_a_job_that_ends_again_is_told_again(hall: Services, caller: Principal, upstream: Upstream) -> None:
+    upstream.script(faults.status(400), vendor="openai", times=1)
+    submission = replace(WANTS_WORD, max_concurrency=1)
+    job = hall.batches.submit(caller, submission, [asked("one"), asked("two")])
+    hall.batch_worker.work(Bounds())
+    hall.batches.retry(caller, job.id)
+    hall.batch_worker.work(Bounds())
+    found = rows("SELECT id, body FROM outbox")
+    assert len({name for name, _ in found}) == 2
+    failed = sorted(json.loads(body)["data"]["progress"]["failed"] for _, body in found)
+    assert failed == [0, 1]
+
+
+def test_who_wants_no_word_gets_none(hall: Services, caller: Principal) -> None:
+    hall.batches.submit(caller, SUBMISSION, [asked("one")])
+    hall.batch_worker.work(Bounds())
+    assert rows("SELECT 1 FROM outbox") == []
 
 
 def test_counts_of_a_job_are_the_sums_of_its_items(hall: Services, caller: Principal, upstream: Upstream) -> None:
