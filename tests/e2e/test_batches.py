@@ -19,11 +19,15 @@ from tests.conftest import provider_environment
 from tests.databases import MISSING, database_of_its_own
 from tests.e2e.servers import Gateway, gunicorn, lacking, redis_server
 from tests.e2e.workers import Worker, results, rows, submit, wait_for_end, workers
+from tests.receivers import SECRET, Receiver, receiving
 from tests.upstream import RemoteUpstream, faults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ITEMS = int(os.environ.get("BATCH_ITEMS", "60"))
-QUICK = {"BATCH_LEASE": "2", "LEASE_GRACE": "1", "BATCH_ITEM_TIMEOUT": "6", "GRACEFUL_TIMEOUT": "8"}
+QUICK = {
+    "BATCH_LEASE": "2", "LEASE_GRACE": "1", "BATCH_ITEM_TIMEOUT": "6", "GRACEFUL_TIMEOUT": "8",
+    "WEBHOOK_SECRET": SECRET,
+}  # fmt: skip
 ENDS_IN_S = 120
 """A job here takes seconds; a machine on which much else runs has time for it too."""
 
@@ -82,11 +86,20 @@ def check_books(gateway: Gateway, upstream: RemoteUpstream, token: str, job_id: 
     assert done == count, "each result was settled with its call, and no other was"
 
 
-def test_dead_workers_lose_no_item_and_answer_none_twice(gateway: Gateway, upstream: RemoteUpstream) -> None:
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+def test_dead_workers_lose_no_item_and_answer_none_twice(
+    gateway: Gateway, upstream: RemoteUpstream, receiver: Receiver
+) -> None:
     upstream.script(faults.delay(0.15), vendor="openai")
     token = gateway.token("--budget", "100")
     with workers(gateway, 2) as hands:
-        job_id = submit(gateway, token, [f"number {n}" for n in range(ITEMS)], max_concurrency=6)
+        prompts = [f"number {n}" for n in range(ITEMS)]
+        job_id = submit(gateway, token, prompts, max_concurrency=6, callback_url=receiver.url)
         wait_for_some(gateway, token, job_id, ITEMS // 6)
         hands[0].kill()
         wait_for_some(gateway, token, job_id, ITEMS // 3)
@@ -98,7 +111,9 @@ def test_dead_workers_lose_no_item_and_answer_none_twice(gateway: Gateway, upstr
             "completed", {"total": ITEMS, "completed": ITEMS, "failed": 0}
         )  # fmt: skip
         check_books(gateway, upstream, token, job_id, ITEMS)
+        assert receiver.wait_for(1, ENDS_IN_S)[0].event["data"] == job
         assert [one.stop() for one in hands[1:]] == [0, 0]
+    assert len({one.id for one in receiver.got}) == 1
 
 
 def wait_for_some(gateway: Gateway, token: str, job_id: str, count: int, seconds: float = ENDS_IN_S) -> None:

@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from tests.e2e.servers import BIN, ROOT, Gateway, environment_for, lacking
 from tests.e2e.walled.ground import BROKEN, OPEN, OTHER, OWN, PUBLIC, PUBLIC_V6, SIMULATOR_PORT
 from tests.e2e.walled.outside import BEHAVIOURS, TOLD_BY_CANARIES
 from tests.people import PASSWORD
+from tests.receivers import SECRET
 from tests.upstream.server import CANARY_KEYS
 
 CORPUS = ROOT / "tests" / "corpus"
@@ -246,7 +248,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalledWorld]:
         folder, 5000, **proxies, HOME=str(folder), NETRC=str(folder / ".netrc"), EXTERNAL_PRIVATE_HOSTS="",
         EXTERNAL_API_TIMEOUT=str(DEADLINE), WEB_CONCURRENCY="1", DEFAULT_USER_SCOPES="chat,batch,external",
         OPENAI_API_KEY=CANARY_KEYS["openai"], OPENAI_BASE_URL=f"http://127.0.0.1:{SIMULATOR_PORT}/openai/v1",
-        PYTHONPATH=str(ROOT),
+        PYTHONPATH=str(ROOT), WEBHOOK_SECRET=SECRET,
     )  # fmt: skip
     gateway = WalledGateway(5000, environment, folder)
     gateway.prepare()
@@ -283,6 +285,8 @@ def _written_out(case: Case) -> Case:
             "image_url": {"url": fields.pop("image_url", "data:image/png;base64,iVBORw0KGgo=")},
         }
         said = {"json": {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, image]}], **fields}}
+        if "callback_url" in fields:
+            said = {"json": {"prompts": ["hi"], **fields}}
     if case["id"] == "SSRF-PROVIDER-003":  # it says what has happened before
         said = {"json": {"connection_params": said["json"]["connection_params"]}}
     return {**case, "input": said}
@@ -377,6 +381,56 @@ def test_a_body_is_not_taken_to_another_host(world: WalledWorld) -> None:
     world.script("307 to http://other.test/")
     refused(world, 502, "http://public.test/ok", method="post", payload={"secret": "of the caller"})
     assert [request["ip"] for request in world.received()] == [PUBLIC]
+
+
+def test_callbacks_go_to_public_places_alone(world: WalledWorld) -> None:
+    """Each is looked at again when it is sent: the name that turns is called where it was public, and there no more."""
+    world.script()
+    tell_of_the_end(world, "http://public.test/told")
+    told = wait_for_tries(world, "public", 1)
+    (request,) = world.received()
+    assert (request["ip"], told["sent_at"] is None) == (PUBLIC, False)
+    assert request["raw"].startswith("POST /told HTTP/1.1\r\n")
+    assert "webhook-signature: v1," in request["raw"]
+    for name in ("rebind", "mixed"):
+        tell_of_the_end(world, f"http://{name}.test/")
+    wait_for_tries(world, "rebind", 1)
+    wait_for_tries(world, "mixed", 1)
+    change_outbox(world, "next_at = 1 WHERE next_at IS NOT NULL")
+    for name in ("rebind", "mixed"):
+        assert wait_for_tries(world, name, 2)["sent_at"] is None
+    change_outbox(world, "next_at = NULL")
+    assert {tuple(place) for place in world.report["called"]} == {(PUBLIC, 80), (BROKEN, 80)}
+    assert world.report["asked"].count("rebind.test/A") == 2
+    assert world.reached() == set()
+
+
+def tell_of_the_end(world: WalledWorld, url: str) -> None:
+    """Of a job that is cancelled at once."""
+    who = world.people["user_a"].access
+    status, job, _ = world.gateway.post("/v1/batch/generate", {"prompts": ["hi"], "callback_url": url}, who)
+    assert status == 202, job
+    assert world.gateway.post(f"/v1/batch/{job['job_id']}/cancel", None, who)[0] == 200
+
+
+def wait_for_tries(world: WalledWorld, name: str, tries: int) -> dict[str, Any]:
+    """The event for that place once so many tries are over, and what happened outside until then."""
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        with contextlib.closing(sqlite3.connect(world.gateway.folder / "instance" / "app.db")) as connection:
+            connection.row_factory = sqlite3.Row
+            row = connection.execute(f"SELECT * FROM outbox WHERE url LIKE 'http://{name}.%'").fetchone()
+        if row["tries"] == tries and (row["sent_at"] or row["next_at"] < (time.time() + 50) * 1000):
+            world.report = world.control("report")
+            return dict(row)
+        time.sleep(0.05)
+    raise AssertionError(f"{name} was not tried {tries} times")
+
+
+def change_outbox(world: WalledWorld, change: str) -> None:
+    with contextlib.closing(sqlite3.connect(world.gateway.folder / "instance" / "app.db", timeout=10)) as connection:
+        connection.execute(f"UPDATE outbox SET {change}")
+        connection.commit()
 
 
 def printed_by_seed_1() -> list[Any]:
