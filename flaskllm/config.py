@@ -409,8 +409,8 @@ class Settings:
 
     external_api_timeout: float = var("EXTERNAL_API_TIMEOUT", seconds(0.1, 600), "30", "longest time for a call of /api/external", section="Calls to the outside")
     external_api_max_retries: int = var("EXTERNAL_API_MAX_RETRIES", integer(0, 10), "2", "retries of idempotent calls, before any byte came")
-    external_allowed_hosts: tuple[str, ...] = var("EXTERNAL_ALLOWED_HOSTS", list_of(host_name), None, "narrows /api/external to these hosts, by commas")
-    external_private_hosts: tuple[str, ...] = var("EXTERNAL_PRIVATE_HOSTS", list_of(host_name), None, "single private hosts that /api/external may reach all the same")
+    external_allowed_hosts: tuple[str, ...] = var("EXTERNAL_ALLOWED_HOSTS", list_of(host_name), None, "narrows /api/external and callbacks to these hosts, by commas")
+    external_private_hosts: tuple[str, ...] = var("EXTERNAL_PRIVATE_HOSTS", list_of(host_name), None, "single private hosts that /api/external and callbacks may reach all the same")
 
     stream_ping_after: float = var("STREAM_PING_AFTER", seconds(0.05, 300), "10", "silence after which a stream is begun without a frame", section="Streams and shutdown: change only with a reason")
     stream_ping_every: float = var("STREAM_PING_EVERY", seconds(0.05, 300), "5", "silence after which a comment line is sent")

@@ -14,6 +14,8 @@ from werkzeug.serving import make_server
 from flaskllm.client import GatewayClient
 from flaskllm.services.batch_worker import Bounds
 from tests.actors import Caller
+from tests.conftest import MakeApp
+from tests.receivers import SECRET, receiving
 
 
 @pytest.fixture
@@ -50,6 +52,20 @@ def test_a_line_at_fault_is_told_in_one_line(app: Flask, tmp_path: Path) -> None
     done = app.test_cli_runner().invoke(args=["batch", "submit", str(file)])
     assert done.exit_code == 1
     assert "line 2.prompt: must be a string" in done.output
+
+
+def test_a_callback_is_given_and_refused_on_the_command_line(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app(WEBHOOK_SECRET=SECRET)
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\n", encoding="utf-8")
+    submit = ["batch", "submit", str(file), "--model", "demo", "--json", "--callback-url"]
+    refused = app.test_cli_runner().invoke(args=[*submit, "http://169.254.169.254/"])
+    assert (refused.exit_code, refused.output.strip()) == (1, "Error: callback_url: is not open to calls from here")
+    with receiving() as receiver:
+        done = app.test_cli_runner().invoke(args=[*submit, receiver.url])
+        assert done.exit_code == 0, done.output
+        assert "1 batch items" in app.test_cli_runner().invoke(args=["worker", "--once"]).output
+        assert receiver.got[0].event["data"]["job_id"] == json.loads(done.output.splitlines()[-1])["job_id"]
 
 
 @pytest.mark.usefixtures("worker")

@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 TURN_S, TURN_ITEMS = 600.0, 500
 """One turn of a work-horse: then it rings again, so that no fork lives for hours."""
-TOLD_S = 30.0
-"""How long a work-horse stays for receivers of callbacks: what it leaves is sent again."""
+TOLD_S = 12.0
+"""How long the housekeeping stays for receivers of events: one try. What it leaves is sent again."""
 stopped = threading.Event()
 """The worker is asked to end: what is in flight ends, the rest is given back."""
 
@@ -22,6 +22,7 @@ def run_batch(job_id: object) -> None:
     """Work a turn, on whatever is next in fair order; the id only says who rang."""
     if not isinstance(job_id, str) or (job_id and not services.batches.exists(job_id)):
         log.warning("the doorbell rang for a job that is not there")
+    services.outbox.stop()  # its process ends with the turn, and nobody's slow receiver may hold that up
     services.housekeeper.wake()
     taken = services.batch_worker.work(Bounds(seconds=TURN_S, items=TURN_ITEMS), stopped)
     services.file_batches.deliver_all()

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,21 @@ def test_the_end_is_told_by_the_jobs_document(app: Flask, receiver: Receiver) ->
     assert "[demo]" not in received.body.decode()
     deliver(app)
     assert len(receiver.got) == 1
+
+
+def test_the_check_that_the_page_prints_tells_the_genuine(app: Flask, receiver: Receiver) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    section = page.partition("## Signed events")[2]
+    printed: dict[str, Any] = {}
+    exec(section.partition("```python\n")[2].partition("```")[0], printed)
+    submitted(app, Caller.on(app), callback_url=receiver.url)
+    deliver(app)
+    (received,) = receiver.got
+    is_genuine, old = printed["is_genuine"], {**received.headers, "webhook-timestamp": "1700000000"}
+    assert is_genuine(SECRET, received.headers, received.body)
+    assert not is_genuine(SECRET, received.headers, received.body + b" ")
+    assert not is_genuine(SECRET, old, received.body)
+    assert not is_genuine("whsec_" + "A" * 40, received.headers, received.body)
 
 
 def test_a_form_may_carry_it_too(app: Flask, receiver: Receiver) -> None:
