@@ -12,7 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from flaskllm.errors import TokenExpired, Unauthenticated, Unavailable
-from flaskllm.security import AccessClaims, JwtCodec, Passwords, Undecryptable, Vault
+from flaskllm.security import AccessClaims, JwtCodec, Passwords, Undecryptable, Vault, WebhookSigner
 from tests.clock import quickest
 
 KEY = "k3Yr9vQ2mZ7pX4tB8nL1wS6dF0hJ5cGa"
@@ -267,3 +267,21 @@ def test_a_token_says_nothing_of_role_or_scopes(codec: JwtCodec):
 def test_short_keys_do_not_sign():
     with pytest.raises(ValueError, match="32 bytes"):
         JwtCodec(["short"])
+
+
+def test_events_are_signed_as_the_standards_own_example() -> None:
+    """The example of Standard Webhooks' libraries."""
+    signer = WebhookSigner("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    headers = signer.headers("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', at=1614265330)
+    assert headers == {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+
+
+def test_a_secret_that_is_no_base64_is_itself_the_key() -> None:
+    plain = "a secret - of more than 32 characters"
+    told = base64.b64encode(plain.encode()).decode()
+    of = "one", b"{}"
+    assert WebhookSigner(plain).headers(*of, at=1) == WebhookSigner(f"whsec_{told}").headers(*of, at=1)

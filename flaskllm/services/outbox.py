@@ -42,8 +42,7 @@ GONE = 410
 class Outbox:
     """``operators``: may call the operator's own address; ``callers``: whatever a caller may name. ``alert_url``: that
     address; None: what is for the operator stands in the log alone. ``signer``: None: no ``callback_url`` is taken.
-    ``threads``: whether a started thread runs here. ``seconds``: for one try; ``lease_s``: how long whoever tries has it
-    for themselves.
+    ``threads``: whether a started thread runs here. ``seconds``: for one try; ``lease_s``: how long it is the sender's.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Outbox:
     def deliver_all(self, seconds: float) -> None:
         """Send what is due before the process ends, for so long at the most."""
         ends = time.monotonic() + seconds
-        while self._lanes_due() and (left := ends - time.monotonic()) > 0:
+        while (left := ends - time.monotonic()) > 0 and not self._stopped.is_set() and self._lanes_due():
             self.deliver()
             self.wait(left)
 
