@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
+from werkzeug.serving import BaseWSGIServer, make_server
 
-from flaskllm.client import GatewayClient
+from flaskllm.client import AsyncGatewayClient, Conflict, GatewayClient
 from flaskllm.services.batch_worker import Bounds
 from tests.actors import Caller
 from tests.conftest import MakeApp
@@ -28,6 +30,18 @@ def worker(app: Flask) -> Iterator[None]:
     yield
     stopped.set()
     thread.join(10)
+
+
+@pytest.fixture
+def server(app: Flask) -> Iterator[BaseWSGIServer]:
+    """The same gateway over HTTP."""
+    found = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.shutdown()
+    thread.join(5)
+    found.server_close()
 
 
 @pytest.mark.usefixtures("worker")
@@ -69,10 +83,7 @@ def test_a_callback_is_given_and_refused_on_the_command_line(make_app: MakeApp, 
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_client_waits_and_tells_of_progress(app: Flask) -> None:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+def test_the_client_waits_and_tells_of_progress(app: Flask, server: BaseWSGIServer) -> None:
     seen: list[int] = []
     with GatewayClient(f"http://127.0.0.1:{server.server_port}", token=Caller.on(app).token) as client:
         rows = client.batch(
@@ -80,8 +91,25 @@ def test_the_client_waits_and_tells_of_progress(app: Flask) -> None:
         )
         assert client.batches.estimate(["one"])["items"] == 1
         assert len(client.batches.list()) == 1
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
     assert [row["text"] for row in rows] == ["[demo] one", "[demo] two"]
     assert seen[-1] == 2
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_awaited_client_does_the_same(app: Flask, server: BaseWSGIServer) -> None:
+    async def steps() -> tuple[Any, ...]:
+        url = f"http://127.0.0.1:{server.server_port}"
+        async with AsyncGatewayClient(url, token=Caller.on(app).token) as client:
+            estimate = await client.batches.estimate(["one"])
+            job_id = (await client.batches.submit(["one", "two"], model="demo"))["job_id"]
+            await client.batches.wait(job_id, timeout=60)
+            texts = [row["text"] async for row in client.batches.results(job_id)]
+            job, listed = await client.batches.get(job_id), await client.batches.list()
+            again = await client.batches.retry(job_id)
+            with pytest.raises(Conflict):
+                await client.batches.cancel(job_id)
+            rows = await client.batch(["three"], model="demo", timeout=60)
+        return estimate["items"], texts, job["status"], len(listed), again["status"], [row["text"] for row in rows]
+
+    found = asyncio.run(steps())
+    assert found == (1, ["[demo] one", "[demo] two"], "completed", 1, "completed", ["[demo] three"])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from flaskllm.client.answers import ChunkStream, Generated, TextStream
+from flaskllm.client.batches import Batches
 from flaskllm.client.gateway import GatewayClient, Message, Providers
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ class AsyncGatewayClient:
     def __init__(self, url: str, token: str | None = None, *, client: GatewayClient | None = None, **more: Any) -> None:
         self._client = client or GatewayClient(url, token, **more)
         self.providers = AsyncProviders(self._client.providers)
+        self.batches = AsyncBatches(self._client.batches)
 
     @classmethod
     async def log_in(cls, url: str, username: str, password: str, **more: Any) -> Self:
@@ -94,6 +96,40 @@ class AsyncTextStream:
     @property
     def cost(self) -> float | None:
         return self.stream.cost if self.stream else None
+
+
+class AsyncBatches:
+    """``client.batches``, awaited; results are read with ``async for``."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    async def submit(self, prompts: Sequence[str] | None = None, **job: Any) -> dict[str, Any]:
+        return await asyncio.to_thread(self._batches.submit, prompts, **job)
+
+    async def estimate(self, prompts: Sequence[str] | None = None, **job: Any) -> dict[str, Any]:
+        return await asyncio.to_thread(self._batches.estimate, prompts, **job)
+
+    async def list(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._batches.list)
+
+    async def get(self, job_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._batches.get, job_id)
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._batches.cancel, job_id)
+
+    async def retry(self, job_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._batches.retry, job_id)
+
+    async def results(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
+        found = self._batches.results(job_id)
+        while (result := await asyncio.to_thread(next, found, None)) is not None:
+            yield result
+
+    async def wait(self, job_id: str, **how: Any) -> dict[str, Any]:
+        """``on_progress`` is called from another thread."""
+        return await asyncio.to_thread(self._batches.wait, job_id, **how)
 
 
 class AsyncProviders:
