@@ -53,7 +53,7 @@ from flaskllm.services.ledger import Ledger
 from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounters
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
-from flaskllm.services.outbox import Outbox
+from flaskllm.services.outbox import SECONDS, Outbox
 from flaskllm.services.pace import Pace
 from flaskllm.services.prompts import PromptService
 from flaskllm.services.provider_check import ProviderCheck
@@ -85,6 +85,8 @@ KEPT_FOR_OTHERS = 16
 """Threads that streams may not take: health, administration and plain calls need one when all else is slow."""
 DRAINS_END_S = 3.0
 """For what is still read on when a process ends: it is cut and settled by estimate, which takes a moment."""
+SENT_IN_A_REQUEST_S = 3.0
+"""For a receiver of an event where there are no threads: some caller's request waits for it."""
 SENDING_ENDS_S = 1.0
 """For events that are being sent when a process ends: what takes longer is sent again by another."""
 REDIS_SECONDS = 0.25
@@ -355,6 +357,7 @@ class _Wiring:
             signer=WebhookSigner(secret.reveal()) if secret else None,
             alert_url=url,
             threads=self.threads,
+            seconds=SECONDS if self.threads else SENT_IN_A_REQUEST_S,
         )
 
     def _public_session(self) -> PublicSession:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
+from uuid import NAMESPACE_OID, uuid5
 
 from flaskllm.domain.event import Event
 from flaskllm.domain.pricing import to_dollars
@@ -64,14 +65,17 @@ class QuotaBudget:
 
 
 def budget_event(event: str, budget_id: str, period: str, *, sums: Mapping[str, int], at: int) -> Event:
-    """What became of a budget, for the operator. ``sums``: ``amount``, ``alert``, ``spent`` in 10⁻⁹ dollar."""
+    """What became of a budget, for the operator. ``sums``: ``amount``, ``alert``, ``spent`` in 10⁻⁹ dollar.
+
+    Its id hangs on event, budget and period alone; the standard wants one without full stops, and a header ASCII.
+    """
     data = {
         "event": event,
         "subject": budget_id.removeprefix(BUDGET_PREFIX),
         "period": period,
         **{name: to_dollars(value) for name, value in sums.items()},
     }
-    return Event(f"{event}:{budget_id}:{period}", event, at, data)
+    return Event(str(uuid5(NAMESPACE_OID, f"{event}:{budget_id}:{period}")), event, at, data)
 
 
 @dataclass(frozen=True, slots=True)

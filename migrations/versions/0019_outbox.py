@@ -6,6 +6,7 @@ Revises: 0017
 
 import json
 from datetime import UTC, datetime
+from uuid import NAMESPACE_OID, uuid5
 
 import sqlalchemy as sa
 from alembic import op
@@ -85,12 +86,19 @@ def downgrade() -> None:
         batch_op.add_column(sa.Column("next_at", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("sent_at", sa.BigInteger(), nullable=True))
         batch_op.create_index("ix_alerts_next_at", ["next_at"], unique=False)
-    told = outbox.alias("told")
-    its_id = alerts.c.event + ":" + alerts.c.budget_id + ":" + alerts.c.period
-    for name in ("tries", "next_at", "sent_at"):
-        found = sa.select(told.c[name]).where(told.c.id == its_id).scalar_subquery()
-        value = sa.func.coalesce(found, 0) if name == "tries" else found
-        op.get_bind().execute(sa.update(alerts).values({name: value}))
+    _give_back(op.get_bind())
     with op.batch_alter_table("alerts") as batch_op:
         batch_op.alter_column("tries", server_default=None)
     op.drop_table("outbox")
+
+
+def _give_back(connection: sa.Connection) -> None:
+    """To each alert how far its event is, found by its old id or the one that is made of it now."""
+    events = {row.id: row for row in connection.execute(sa.select(outbox).where(outbox.c.lane == "operator"))}
+    for alert in connection.execute(sa.select(alerts.c["budget_id", "period", "event"])).all():
+        name = f"{alert.event}:{alert.budget_id}:{alert.period}"
+        found = events.get(name) or events.get(str(uuid5(NAMESPACE_OID, name)))
+        if found is not None:
+            its_row = [alerts.c[column] == getattr(alert, column) for column in ("budget_id", "period", "event")]
+            values = {column: getattr(found, column) for column in ("tries", "next_at", "sent_at")}
+            connection.execute(sa.update(alerts).where(*its_row).values(values))

@@ -13,7 +13,9 @@ from flask import Flask
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import text
 
+from flaskllm.domain.quota import budget_event
 from flaskllm.extensions import db
+from flaskllm.repositories.ledger import now_ms
 from tests.conftest import MakeApp
 from tests.databases import MISSING, database_of_its_own
 from tests.e2e.servers import lacking
@@ -74,3 +76,17 @@ def test_alerts_on_their_way_move_and_come_back(migrated: tuple[Flask, str]) -> 
     assert (back["tries"], back["next_at"], back["sent_at"]) == (3, 1_800_000_000_000, None)
     upgrade()
     assert len(run("SELECT id FROM outbox")) == 1
+
+
+def test_an_alert_of_today_goes_back_too(migrated: tuple[Flask, str]) -> None:
+    event = budget_event("budget.reached", "quota:tag:bücher", "2026-11", sums={"spent": 1}, at=now_ms())
+    assert event.id.isascii()
+    assert "." not in event.id
+    run("INSERT INTO alerts VALUES ('quota:tag:bücher', '2026-11', 'budget.reached', 2, 1, 1, 5)")
+    add = (
+        "INSERT INTO outbox (id, lane, type, body, made_at, tries, next_at) VALUES (:id, 'operator', 'x', '', 5, 4, 9)"
+    )
+    run(add, id=event.id)
+    downgrade(revision=migrated[1])
+    (back,) = run("SELECT * FROM alerts")
+    assert (back["tries"], back["next_at"], back["sent_at"]) == (4, 9, None)
