@@ -1,7 +1,7 @@
 """outbox: one table for whatever is told to somebody outside; what alerts are still to be sent moves there
 
 Revision ID: 0019
-Revises: 0017
+Revises: 0020
 """
 
 import json
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0019"
-down_revision = "0017"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
