@@ -20,11 +20,13 @@ POLICY = (
 )
 """No inline script or style, nothing from elsewhere."""
 NAVIGATION = (
+    ("admin.list_people", "People"),
+    ("admin.list_tokens", "Tokens"),
     ("admin.list_audit", "Audit"),
     ("admin.read_session", "Your sign-in"),
 )
 """What stands in the column at the side: endpoint and words."""
-HOME = "admin.list_audit"
+HOME = "admin.list_people"
 TITLES = {403: "Not allowed", 404: "Not found", 405: "Not found", 413: "Too large", 429: "Too many tries"}
 OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,6}", re.ASCII)
 
@@ -75,11 +77,6 @@ def told_in_place(again: Callable[[DomainError], Response], act: Callable[[], Re
             raise
         g.error_code = error.code
         return again(error)
-
-
-def faults_of(error: DomainError | None) -> dict[str, str]:
-    """What is wrong with which field."""
-    return {} if error is None else {detail["field"]: detail["message"] for detail in error.details}
 
 
 def error_page(error: DomainError) -> Response:

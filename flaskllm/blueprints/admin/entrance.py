@@ -7,7 +7,8 @@ from flask import Response, current_app, g, request
 from flaskllm.blueprints._browser import is_secure, sign_in, sign_out
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import query
-from flaskllm.blueprints.admin._pages import HOME, bp, faults_of, go, onward, page, safe_next
+from flaskllm.blueprints.admin._forms import faults_of
+from flaskllm.blueprints.admin._pages import HOME, bp, go, onward, page, safe_next
 from flaskllm.domain.audit import Actor
 from flaskllm.errors import DomainError, Unauthenticated
 from flaskllm.extensions import services
