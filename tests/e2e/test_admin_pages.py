@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 WIDTHS = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 SCHEMES = ("light", "dark")
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
-PAGES = ("audit", "session")
+PAGES = ("people", "people/new", "tokens", "tokens/new", "tokens/new?workbook=1", "audit", "session")
+PAYLOAD = '"><img src=x onerror=alert(1)><script>alert(1)</script><link rel=stylesheet href=//evil.example/x.css>'
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Administrator:
         self.page.fill("#f-username", "root")
         self.page.fill("#f-password", PASSWORD)
         self.page.click("main button")
-        self.page.wait_for_url("**/admin/audit")
+        self.page.wait_for_url("**/admin/people")
 
     def finds_it_sound(self, name: str) -> None:
         """No rule of accessibility is broken, nothing sticks out, nothing was complained of, nobody else was asked."""
@@ -90,7 +91,8 @@ def founded(gateway: servers.Gateway, browser: Any) -> servers.Gateway:
         seen.page.fill("#f-email", "root@example.com")
         seen.page.fill("#f-password", PASSWORD)
         seen.page.click("main button")
-        seen.page.wait_for_url("**/admin/audit")
+        seen.page.wait_for_url("**/admin/people")
+        administrator.goes("audit")
         assert seen.page.locator("#rows tr").first.inner_text().split()[2:4] == ["root", "user.create"]
     return gateway
 
@@ -114,7 +116,7 @@ def test_every_page_is_sound(founded: servers.Gateway, browser: Any, width: str,
         for name in PAGES:
             administrator.goes(name)
             assert seen.page.locator("nav a[aria-current]").count() == 1
-            administrator.finds_it_sound(f"{name.replace('/', '-')}-{width}-{scheme}")
+            administrator.finds_it_sound(f"{name.replace('/', '-').partition('?')[0]}-{width}-{scheme}")
 
 
 def test_a_wrong_password_is_told_and_the_keyboard_alone_gets_in(founded: servers.Gateway, browser: Any) -> None:
@@ -156,3 +158,51 @@ def test_signing_out_everywhere_asks_first_and_ends_the_other_browser(root: Admi
         while "/sign-in" not in seen.page.url and time.monotonic() < ends:
             other.goes("audit")
         assert "/sign-in" in seen.page.url
+
+
+def test_a_token_is_made_and_shown_once_and_loading_again_makes_no_second(root: Administrator) -> None:
+    root.goes("tokens/new")
+    root.page.fill("#f-name", PAYLOAD)
+    root.page.fill("#f-user_id", "root")
+    root.page.fill("#f-requests_per_minute", "none")
+    root.page.click("text=Make the token")
+    assert "whole number" in root.page.locator("#e-requests_per_minute").inner_text()
+    assert root.page.evaluate("document.activeElement.id") == "main"
+    root.page.fill("#f-requests_per_minute", "7")
+    root.page.check("input[value=chat]")
+    root.page.click("text=Make the token")
+    secret = root.page.locator("#token").inner_text()
+    assert secret.startswith("fl_")
+    root.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    root.page.click("[data-copy=token]")
+    root.page.wait_for_selector("text=Copied")
+    assert root.page.evaluate("navigator.clipboard.readText()") == secret
+    root.finds_it_sound("token-made")
+    root.page.reload()
+    assert secret not in root.page.content()
+    root.goes("tokens")
+    rows = root.page.locator("#rows tr")
+    assert (rows.count(), rows.first.locator("td").first.inner_text()) == (1, PAYLOAD)
+    root.page.click("#rows a")
+    root.finds_it_sound("token")
+    root.page.click("form[action$=revoke] button")
+    root.page.wait_for_selector(".state:has-text('revoked')")
+    root.goes("audit")
+    root.finds_it_sound("audit-with-payload")
+    assert len(root.seen.dialogs) == 1  # our own question before the revocation
+
+
+def test_an_account_is_made_and_the_list_goes_on_in_place(root: Administrator) -> None:
+    for number in range(3):
+        root.goes("people/new")
+        root.page.fill("#f-username", f"user{number}")
+        root.page.fill("#f-email", f"user{number}@example.com")
+        root.page.click("text=Make the account")
+        root.page.wait_for_selector(f"h1:has-text('user{number}')")
+    root.finds_it_sound("person")
+    root.goes("people?limit=2")
+    assert root.page.locator("#rows tr").count() == 2
+    root.page.click("#more a")
+    root.page.wait_for_selector("#rows tr:nth-child(4)")
+    assert root.page.locator("#more a").count() == 0
+    assert root.page.locator("#rows tr").count() == 4
