@@ -173,11 +173,13 @@ def expected(who: Somebody, route: Route) -> int | None:
 
 
 def everything(app: Flask) -> dict[str, list[Any]]:
-    """Every row of every table, but for when a token was last used."""
+    """Every row of every table, but for when a token was last used, and for windows that end by themselves."""
     with app.app_context(), db.engine.connect() as connection:
         found = {}
         for table in Base.metadata.sorted_tables:
             columns = [column for column in table.columns if column.name != "last_used_at"]
+            if table.name == "counters":
+                continue
             rows = connection.execute(table.select().with_only_columns(*columns))
             found[table.name] = sorted(map(str, rows))
         return found

@@ -167,6 +167,10 @@ def test_a_token_is_made_and_shown_once_and_loading_again_makes_no_second(root: 
     root.page.fill("#f-requests_per_minute", "none")
     root.page.click("text=Make the token")
     assert "whole number" in root.page.locator("#e-requests_per_minute").inner_text()
+    assert [
+        one for one in root.seen.complaints if "status of 400" not in one
+    ] == []  # the browser tells of each refusal
+    root.seen.complaints.clear()
     assert root.page.evaluate("document.activeElement.id") == "main"
     root.page.fill("#f-requests_per_minute", "7")
     root.page.check("input[value=chat]")
