@@ -1,5 +1,6 @@
 """gunicorn as `run.py run` and `run.py serve` start it; every number comes from the settings (flaskllm/config.py)."""
 
+import hashlib
 import os
 import resource
 import shutil
@@ -53,8 +54,17 @@ errorlog = "-"
 loglevel = settings.log_level.lower()
 
 
+def _metrics_folder(on_disk: Path) -> Path:
+    """In memory where there is some for files: who writes into a mapped file ends by SIGBUS once the disk is full."""
+    in_memory, owner = Path("/dev/shm"), os.getuid()  # noqa: S108  (only what is ours is used)
+    name = f"flaskllm-{owner}-{hashlib.sha256(os.fsencode(on_disk)).hexdigest()[:16]}"
+    folder = in_memory / name
+    ours = folder.lstat().st_uid == owner if os.path.lexists(folder) else os.access(in_memory, os.W_OK)
+    return folder if ours else on_disk
+
+
 # The processes count together for /metrics: prometheus-client looks for this folder's name when it is imported.
-metrics_folder = settings.instance_path / "metrics" / str(settings.port)
+metrics_folder = _metrics_folder(settings.instance_path / "metrics" / str(settings.port))
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)
 
 
@@ -63,7 +73,15 @@ def on_starting(_server: Any) -> None:
     if settings.is_production:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     shutil.rmtree(metrics_folder, ignore_errors=True)
-    metrics_folder.mkdir(parents=True)
+    try:
+        metrics_folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise SystemExit(f"INSTANCE_PATH: {metrics_folder} cannot be made ({error.strerror})") from None
+
+
+def on_exit(_server: Any) -> None:
+    """Memory is given back."""
+    shutil.rmtree(metrics_folder, ignore_errors=True)
 
 
 def child_exit(_server: Any, worker: Any) -> None:
