@@ -72,6 +72,9 @@ def on_starting(_server: Any) -> None:
     """Counts begin anew with the server; a reload of its workers keeps them. A crash writes no memory to the disk."""
     if settings.is_production:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    file = settings.database_file
+    if file is not None and not os.access(file.parent, os.W_OK):
+        raise SystemExit(f"DATABASE_URL: nothing can be written in {file.parent}; expected a folder of ours")
     shutil.rmtree(metrics_folder, ignore_errors=True)
     try:
         metrics_folder.mkdir(mode=0o700, parents=True)
