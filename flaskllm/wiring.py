@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from flaskllm.domain.principal import Principal
 from flaskllm.extensions import db
 from flaskllm.net.egress import PublicSession
 from flaskllm.repositories.answers import AnswerStore
-from flaskllm.repositories.committer import GroupCommitter
+from flaskllm.repositories.committer import Connection, GroupCommitter
 from flaskllm.repositories.conversations import ConversationStore, RedisConversations, SqlConversations
 from flaskllm.repositories.database import STATEMENT_MS, Database, set_sqlite_pragmas, tidy_log
 from flaskllm.repositories.ledger import sweep_counters
@@ -169,7 +169,7 @@ class _Wiring:
         self.threads = threads_work()
         self.database = Database(engine)
         self.answers = AnswerStore(self.database)
-        self.committer = GroupCommitter(engine, write, threads=self.threads)
+        self.committer = GroupCommitter(engine, _write, threads=self.threads)
         self.shutdown = Shutdown(grace_s=settings.graceful_timeout)
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
@@ -455,6 +455,11 @@ class _Wiring:
             Chore("responses", 300.0, responses.sweep),
             Chore("sessions", 300.0, accounts.sweep),
         ]
+
+
+def _write(connection: Connection, operations: Sequence[Any]) -> None:
+    write(connection, operations)
+    crash.point(crash.BEFORE_COMMIT)
 
 
 def _chores_of(idempotency: Idempotency, batches: BatchService, lease_s: float) -> list[Chore]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, uuid5
 
 from flask import Response, g, request
 
@@ -76,6 +77,7 @@ def answer_once(body: Mapping[str, Any], work: Callable[[], Response], *, patien
     got = _begin(_key(), body, time.monotonic() + patience_s)
     if isinstance(got, KeptAnswer):
         return _replay(got)
+    g.claim = got
     try:
         response = work()
     except ProviderRefused as refusal:
@@ -85,6 +87,15 @@ def answer_once(body: Mapping[str, Any], work: Callable[[], Response], *, patien
         raise
     services.idempotency.keep(got, _kept(response))
     return response
+
+
+def work_id() -> str | None:
+    """A UUID that stands for what this key asks for, the same at every try; None without a key.
+
+    What was done under it, by a process that died before it could answer, is found again.
+    """
+    claim: Claim | None = g.get("claim")
+    return None if claim is None else str(uuid5(NAMESPACE_OID, f"{claim.id} {claim.question}"))
 
 
 def _begin(key: str, body: Mapping[str, Any], until: float) -> Claim | KeptAnswer:

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, request
 from flaskllm.blueprints._doc import PAGE, documented, parameter
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_response, listing, page, query, whole
-from flaskllm.blueprints._once import answer_once, takes_a_key
+from flaskllm.blueprints._once import answer_once, takes_a_key, work_id
 from flaskllm.blueprints._spool import IN_MEMORY, Upload, uploaded
 from flaskllm.domain.batch import Job
 from flaskllm.domain.chat import ChatRequest
@@ -72,7 +72,7 @@ def _submit(upload: Upload, parameters: Mapping[str, str], dry_run: bool) -> Res
         if dry_run:
             estimate = services.batches.estimate(current_principal(), submission, given.items())
             return json_response(wire.write_estimate(estimate))
-        job = services.batches.submit(current_principal(), submission, given.items())
+        job = services.batches.submit(current_principal(), submission, given.items(), job_id=work_id())
         return json_response(wire.write_accepted(job), 202)
 
 

@@ -13,7 +13,7 @@ from flask import Blueprint, Response
 from flaskllm.blueprints._doc import documented, parameter
 from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_body, json_response, query, whole
-from flaskllm.blueprints._once import once
+from flaskllm.blueprints._once import once, work_id
 from flaskllm.blueprints._spool import CHUNK, IN_MEMORY, Upload, uploaded
 from flaskllm.domain.file import BATCH, BATCH_OUTPUT
 from flaskllm.errors import invalid
@@ -131,7 +131,7 @@ def create_batch() -> Response:
         if lines.errors:
             job = services.file_batches.refuse(principal, submission, lines.errors)
         else:
-            job = services.batches.submit(principal, submission, lines.items())
+            job = services.batches.submit(principal, submission, lines.items(), job_id=work_id())
     return json_response(batches_wire.write_batch(job))
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 WORKER_TTL_S, MAINTENANCE_S, MONITORING_S = 30, 10, 5
 AGAIN_AFTER_S = 1.0
+LONGEST_WAIT_S = 5.0
+"""Between two tries at a Redis that is away; RQ's own goes up to a minute."""
 
 
 def allowed() -> dict[str, Callable[..., None]]:
@@ -73,6 +75,7 @@ class BatchRqWorker(Worker):
     """Forks a work-horse for each turn. ``before``: run in the fresh fork, ``sweep``: rings for the housekeeping."""
 
     job_class = OurJob
+    max_connection_wait_time = LONGEST_WAIT_S
 
     def __init__(self, connection: Any, *, before: Callable[[], None], sweep: Callable[[], None]) -> None:
         super().__init__(

@@ -23,9 +23,10 @@ SWEEP = 200
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to give the answer ``id``, until the lease ends."""
+    """The right to give the answer ``id`` to this question, until the lease ends."""
 
     id: str
+    question: str = ""
     holder: str = field(default_factory=new_id)
 
 
@@ -50,7 +51,7 @@ class AnswerStore:
         A name is free where it was never taken, has expired, or was taken for the same question by somebody whose
         lease is over.
         """
-        claim, found = Claim(answer_id), None
+        claim, found = Claim(answer_id, question), None
         while found is None:  # what was found may be given up before it is read
             if self._take(claim, question, now(), lease_s, kept_s):
                 return claim

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import delete, exists, func, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from flaskllm.domain.batch import (
@@ -37,6 +38,7 @@ from flaskllm.domain.batch import (
     ended_event,
     fair_order,
 )
+from flaskllm.errors import Conflict
 from flaskllm.models.batch import BatchItemRow, BatchJobRow
 from flaskllm.models.types import new_id
 from flaskllm.repositories import outbox
@@ -79,7 +81,10 @@ WHERE job_id = :id AND state = 'open' AND idx IN (
     WHERE job_id = :id AND state = 'open' AND tries = :tries AND ready_at <= {now} ORDER BY ready_at, idx LIMIT :most)
 RETURNING idx, question, fence, tries
 """
-RENEW = "UPDATE batch_items SET lease_until = {now} + :lease WHERE owner = :owner AND state = 'claimed'"
+RENEW = """
+UPDATE batch_items SET lease_until = {now} + :lease
+WHERE job_id = :job_id AND idx = :idx AND fence = :fence AND state = 'claimed'
+"""
 LOCK_JOB = "SELECT 1 FROM batch_jobs WHERE id = :id FOR UPDATE"
 STORE = """
 UPDATE batch_items SET state = :state, owner = NULL, text = :text, finish_reason = :finish_reason, model = :model,
@@ -96,7 +101,8 @@ WHERE id = :id
 """
 FINISH = """
 UPDATE batch_jobs SET finished_at = {now}, status = COALESCE(
-    CASE WHEN completed = total THEN 'completed' END, ending, CASE WHEN failed = total THEN 'failed' END, 'completed')
+    CASE WHEN completed = total THEN 'completed' END, ending, CASE WHEN cancelled > 0 THEN 'cancelled' END,
+    CASE WHEN failed = total THEN 'failed' END, 'completed')
 WHERE id = :id AND finished_at IS NULL AND status <> 'incoming' AND completed + failed + cancelled >= total
 """
 GIVE_BACK = """
@@ -147,6 +153,7 @@ VALUES (:job_id, :idx, :custom_id, :question, :state, 0, 0, 0, 0, :text, :finish
     :completion_tokens, :cost, :error_code, :error_message, :response)
 """
 POISONED_MESSAGE = f"The worker that asked this died {MOST_TRIES} times."
+OVERTAKEN = "This submission was sent again meanwhile."
 EXPIRED_MESSAGE = "The job expired before this was asked."
 
 
@@ -238,15 +245,20 @@ def _waiting(connection: Connection, low: int, high: int, job_id: str | None) ->
 
 @dataclass(slots=True)
 class Renew(Operation):
-    """The owner is still at work. ``result``: how many items it holds."""
+    """These are still worked on; what else their worker claimed is not. ``result``: how many it still holds."""
 
-    owner: str
+    items: Sequence[Claimed]
     lease_ms: int
     result: int = 0
 
+    def jobs(self, connection: Connection) -> Collection[str]:
+        return {item.job.id for item in self.items}
+
     def write(self, connection: Connection, _locked: set[str]) -> None:
-        values = {"owner": self.owner, "lease": self.lease_ms}
-        self.result = connection.execute(with_now(connection, RENEW), values).rowcount
+        self.result = 0
+        for item in self.items:
+            values = {"job_id": item.job.id, "idx": item.index, "fence": item.fence, "lease": self.lease_ms}
+            self.result += connection.execute(with_now(connection, RENEW), values).rowcount
 
 
 @dataclass(slots=True)
@@ -464,7 +476,10 @@ _COLUMNS = [getattr(BatchJobRow, "job_metadata" if name == "metadata" else name)
 
 
 def add_job(session: Session, job_id: str, submission: Submission, owner: tuple[str, str | None], life_ms: int) -> None:
-    """A job that nobody sees before `open_job`; ``owner``: the ids of user and token."""
+    """A job that nobody sees before `open_job`; ``owner``: the ids of user and token.
+
+    Raises `Conflict` where another try of the same submission is at work.
+    """
     at = now_ms()
     values = {
         "id": job_id,
@@ -485,16 +500,26 @@ def add_job(session: Session, job_id: str, submission: Submission, owner: tuple[
         "expires_at": at + life_ms,
     }
     session.add(BatchJobRow(**values))
+    try:
+        session.flush()
+    except IntegrityError:
+        raise Conflict(OVERTAKEN) from None
 
 
 def add_items(session: Session, job_id: str, first: int, items: Iterable[NewItem]) -> int:
-    """More items of a job that is still incoming, the first at that place. Gives how many."""
+    """More items of a job that is still incoming, the first at that place. Gives how many.
+
+    Raises `Conflict` where another try of the same submission has written them.
+    """
     rows = [
         {"job_id": job_id, "idx": place, "custom_id": item.custom_id, "question": _json(item.question)}
         | _values(item.ended or UNASKED)
         for place, item in enumerate(items, first)
     ]
-    session.execute(text(INSERT_ITEM), rows)
+    try:
+        session.execute(text(INSERT_ITEM), rows)
+    except IntegrityError:
+        raise Conflict(OVERTAKEN) from None  # what the driver says has the questions in it
     return len(rows)
 
 
@@ -506,10 +531,16 @@ def _values(ended: Ended) -> dict[str, Any]:
     return {name: getattr(ended, name) for name in ended.__slots__}
 
 
-def open_job(session: Session, job_id: str, details: Mapping[str, Any] | None = None) -> None:
-    """All items are there: the job is accepted. What has its result already is counted."""
-    row, item = session.get_one(BatchJobRow, job_id), BatchItemRow
-    found = session.execute(select(item.state, func.count()).where(item.job_id == job_id).group_by(item.state))
+def open_job(session: Session, job_id: str, written: int, details: Mapping[str, Any] | None = None) -> None:
+    """All items are there: the job is accepted. What has its result already is counted.
+
+    ``written``: how many there have to be. Raises `Conflict` where there are not so many: another try of the same
+    submission began anew, for this one stood still.
+    """
+    row, item = session.get(BatchJobRow, job_id), BatchItemRow
+    found = session.execute(select(item.state, func.count()).where(item.job_id == job_id).group_by(item.state)).all()
+    if row is None or row.status != INCOMING or sum(count for _, count in found) != written:
+        raise Conflict(OVERTAKEN)
     counts = {state: count for state, count in found if state != SAME}
     row.status, row.total = QUEUED, sum(counts.values())
     row.completed, row.failed = counts.get(COMPLETED, 0), counts.get(FAILED, 0)
@@ -561,6 +592,11 @@ def find_job(session: Session, job_id: str, *, user_id: str | None, door: str | 
         query = query.where(BatchJobRow.door == door)
     row = session.execute(query).one_or_none()
     return None if row is None else job_of(row)
+
+
+def has_job(session: Session, job_id: str) -> bool:
+    """Whether there is one of this id, seen or not."""
+    return session.get(BatchJobRow, job_id) is not None
 
 
 def list_jobs(session: Session, user_id: str, door: str, *, limit: int, after: str | None) -> list[Job]:

@@ -34,6 +34,7 @@ from flaskllm.domain.call import CallContext
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import DomainError, Forbidden, InternalError, RateLimited, Unavailable
 from flaskllm.repositories.batches import GiveBack, Renew, Store, Suspects, Take
+from flaskllm.services import crash
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.shutdown import Shutdown
 
@@ -166,13 +167,17 @@ class BatchWorker:
     def draining(self) -> bool:
         return self._shutdown.draining
 
-    def renew(self, owner: str) -> None:
-        self._quietly(Renew(owner, self._lease_ms))
+    def renew(self, items: Sequence[Claimed]) -> None:
+        """They are still worked on."""
+        if items:
+            self._quietly(Renew(items, self._lease_ms))
 
     def give_back(self, items: Sequence[Claimed], *, wait_s: float = 0.0, pause: bool = False) -> None:
         """They were not asked; nobody's try is counted."""
         if items:
+            crash.point(crash.BEFORE_GIVE_BACK)
             self._quietly(GiveBack(items, int(wait_s * 1000), pause))
+            crash.point(crash.AFTER_GIVE_BACK)
 
     def _quietly(self, operation: Any) -> None:
         """A database that is away: the lease ends, and the item is asked again."""
@@ -206,7 +211,9 @@ class BatchWorker:
                 log.warning("a result came after its lease was over and is refused")
 
     def _store(self, item: Claimed, ended: Ended) -> None:
+        crash.point(crash.BEFORE_STORE)
         self._quietly(Store(item.job.id, item.index, item.fence, ended))
+        crash.point(crash.AFTER_STORE)
 
     def _ask(self, item: Claimed, keep: Keep) -> Ended:
         job = item.job
@@ -273,8 +280,7 @@ class _Turn:
 
     def _keep_renewing(self, over: threading.Event) -> None:
         while not over.wait(self._worker.renewed_every_s):
-            if self._in_hand:
-                self._worker.renew(self._owner)
+            self._worker.renew(self._held())
 
     def _look(self) -> bool:
         """One look at what there is to do. False where there is nothing and nobody lingers."""
@@ -315,6 +321,8 @@ class _Turn:
 
     def _take(self, most: int, tries: int = 0) -> list[Claimed]:
         items = self._worker.take(self._owner, most, tries=tries, job_id=self._bounds.job_id)
+        if items:
+            crash.point(crash.AFTER_CLAIM)
         self._taken += len(items)
         return items
 
@@ -346,6 +354,8 @@ class _Turn:
     def _finish(self) -> None:
         """What is in hand ends; where we are stopped, within the grace period, and the rest is somebody else's."""
         self._wait_until_empty()
+        self._worker.give_back(self._held())
+
+    def _held(self) -> list[Claimed]:
         with self._changed:
-            left = list(self._in_hand.values())
-        self._worker.give_back(left)
+            return list(self._in_hand.values())

@@ -25,6 +25,7 @@ from flaskllm.repositories import batches as repository
 from flaskllm.repositories.batches import CHUNK, Cancel, Close, Overdue, Reap, Reopen
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import now_ms
+from flaskllm.services import crash
 from flaskllm.services.ledger import DEFAULT_OUTPUT_CAP
 from flaskllm.services.model_router import ModelRouter
 
@@ -36,6 +37,8 @@ KEPT_MS = 30 * 24 * 3600 * 1000
 """How long results may be read."""
 BROKEN_MS = 3600 * 1000
 """A submission whose items are still incoming after that has broken off."""
+SAME_MS = 24 * 3600 * 1000
+"""How long a submission under one key is the same one."""
 WRITTEN_AT_ONCE = 500
 """Items in one transaction: others who write must not wait long."""
 READ_AT_ONCE = 200
@@ -81,32 +84,53 @@ class BatchService:
         if submission.callback_url is not None:
             self._check_callback(submission.callback_url)
 
-    def submit(self, principal: Principal, submission: Submission, items: Iterable[NewItem]) -> Job:
+    def submit(
+        self, principal: Principal, submission: Submission, items: Iterable[NewItem], *, job_id: str | None = None
+    ) -> Job:
         """Accept a job with at least one item; ``items`` are read once and written as they come. Raises as `check`.
 
         They must have been checked: nothing is visible before the last is written, and what broke off is swept. A token
-        with a bound on its calls in flight bounds the job too.
+        with a bound on its calls in flight bounds the job too. ``job_id``: the same at every try of one submission,
+        which is accepted once in `SAME_MS`. Raises `Conflict` where another try overtook this one.
         """
         self.check(submission)
         most = submission.max_concurrency
         submission = replace(submission, max_concurrency=min(most, principal.concurrency or most))
-        job_id = new_id()
+        if job_id is not None and (job := self._accepted(job_id)) is not None:
+            if job.created_at > now_ms() - SAME_MS:
+                return job
+            job_id = None
+        job_id = job_id or new_id()
         with self._db.transaction() as session:
             owner = (principal.user_id, principal.token_id)
             repository.add_job(session, job_id, submission, owner, LIFE_MS)
-        self._add_items(job_id, items)
+        written = self._add_items(job_id, items)
+        crash.point(crash.BEFORE_OPEN)
         with self._db.transaction() as session:
-            repository.open_job(session, job_id)
+            repository.open_job(session, job_id, written)
+        crash.point(crash.BEFORE_RING)
         self.ring(job_id)
+        crash.point(crash.AFTER_RING)
         return self.get(principal, job_id)
 
-    def _add_items(self, job_id: str, items: Iterable[NewItem]) -> None:
+    def _accepted(self, job_id: str) -> Job | None:
+        """What an earlier try has come to; what broke off in the middle is forgotten."""
+        with self._db.reading() as session:
+            job = repository.find_job(session, job_id, user_id=None)
+            broke_off = job is None and repository.has_job(session, job_id)
+        if broke_off:
+            self._delete(job_id)
+        return job
+
+    def _add_items(self, job_id: str, items: Iterable[NewItem]) -> int:
         total, waiting = 0, iter(items)
         while chunk := list(islice(waiting, WRITTEN_AT_ONCE)):
             if total + len(chunk) > MOST_ITEMS:
                 raise invalid("requests", f"must have at most {MOST_ITEMS} items")
             with self._db.transaction() as session:
                 total += repository.add_items(session, job_id, total, chunk)
+            crash.point(crash.BETWEEN_ROWS)
+        return total
 
     def ring(self, job_id: str) -> None:
         """Wake somebody; a doorbell that fails costs time only, since the sweeper rings again."""
@@ -176,6 +200,7 @@ class BatchService:
         if job.finished_at is not None:
             raise Conflict(f"The job is {job.status}; there is nothing to cancel.")
         if self._run(Cancel(job.id)):
+            crash.point(crash.AFTER_CANCEL)
             self._close(job.id, "cancelled")
         return self.get(principal, job_id, door=door)
 
@@ -186,6 +211,7 @@ class BatchService:
             raise Conflict(f"The job is {job.status}; failed items are tried again once it is over.")
         for first in range(0, job.total if job.failed else 0, CHUNK):
             self._run(Reopen(job.id, first, LIFE_MS))
+            crash.point(crash.AFTER_REOPEN)
         if job.failed:
             self.ring(job.id)
         return self.get(principal, job_id, door=door)
@@ -196,6 +222,7 @@ class BatchService:
         """What dead workers held is free again, what is past its time ends, and idle workers hear of what is open."""
         freed, failed = self._run(Reap())
         if freed or failed:
+            crash.point(crash.AFTER_REAP)
             log.warning("workers died: %d batch items are asked again, %d failed for good", freed, failed)
         for job_id, ending in self._run(Overdue()):
             self._close(job_id, ending)
@@ -214,8 +241,10 @@ class BatchService:
             return repository.find_job(session, job_id, user_id=None) is not None
 
     def _close(self, job_id: str, ending: str) -> None:
-        while self._run(Close(job_id, ending)):
-            pass
+        more = True
+        while more:
+            more = self._run(Close(job_id, ending))
+            crash.point(crash.AFTER_CLOSE)
 
     def sweep(self) -> None:
         """Forget jobs that ended long ago, and submissions that broke off."""

@@ -20,11 +20,40 @@ AFTER_UPSTREAM = "after-upstream"
 BEFORE_SETTLE = "before-settle"
 AFTER_SETTLE = "after-settle"
 """Committed, and nobody was told."""
-POINTS = (BEFORE_RESERVE, BEFORE_UPSTREAM, AFTER_FIRST_BYTE, AFTER_UPSTREAM, BEFORE_SETTLE, AFTER_SETTLE)
+BEFORE_COMMIT = "before-commit"
+"""All of a group is written, and nothing of it is committed."""
+POINTS = (BEFORE_RESERVE, BEFORE_UPSTREAM, AFTER_FIRST_BYTE, AFTER_UPSTREAM, BEFORE_SETTLE, AFTER_SETTLE, BEFORE_COMMIT)
+
+BETWEEN_ROWS = "between-rows"
+"""Some items of a submission are committed, and there may be more."""
+BEFORE_OPEN = "before-open"
+"""All are, and nobody may see them."""
+BEFORE_RING = "before-ring"
+"""The job is accepted; neither its sender nor a worker knows."""
+AFTER_RING = "after-ring"
+AFTER_CLAIM = "after-claim"
+BEFORE_STORE = "before-store"
+"""A result without a settlement of its own: a failure."""
+AFTER_STORE = "after-store"
+BEFORE_GIVE_BACK = "before-give-back"
+AFTER_GIVE_BACK = "after-give-back"
+AFTER_REAP = "after-reap"
+"""What dead workers held is free, and nobody was told."""
+AFTER_CANCEL = "after-cancel"
+"""No item is asked any more, and the open ones have no result yet."""
+AFTER_CLOSE = "after-close"
+"""Some of them have, and nobody was told."""
+AFTER_REOPEN = "after-reopen"
+"""Some failed items are open again, and no worker knows."""
+OF_BATCHES = (
+    BETWEEN_ROWS, BEFORE_OPEN, BEFORE_RING, AFTER_RING, AFTER_CLAIM, BEFORE_STORE, AFTER_STORE, BEFORE_GIVE_BACK,
+    AFTER_GIVE_BACK, AFTER_REAP, AFTER_CANCEL, AFTER_CLOSE, AFTER_REOPEN,
+)  # fmt: skip
 BEFORE_CALLBACK_SEND = "before-callback-send"
 """An event is taken up, and nothing of it has gone out."""
 AFTER_CALLBACK_SEND = "after-callback-send"
 """Its receiver has it, and that is written nowhere."""
+OF_CALLBACKS = (BEFORE_CALLBACK_SEND, AFTER_CALLBACK_SEND)
 
 _folder: Path | None = None
 

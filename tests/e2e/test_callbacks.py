@@ -53,7 +53,7 @@ def wait_for_death_at(gateway: Gateway, point: str) -> None:
 
 
 def test_a_death_before_or_after_the_word_costs_a_repetition_at_most(gateway: Gateway, receiver: Receiver) -> None:
-    for point in (crash.BEFORE_CALLBACK_SEND, crash.AFTER_CALLBACK_SEND):
+    for point in crash.OF_CALLBACKS:
         (gateway.folder / "crash" / point).touch()
     token = gateway.token()
     with workers(gateway, 1):

@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import create_engine, text
 
@@ -66,6 +67,41 @@ def workers(gateway: Gateway, count: int) -> Iterator[list[Worker]]:
         for one in found:
             if one.process.poll() is None:
                 one.kill()
+
+
+class Crew:
+    """So many workers, as a supervisor keeps them: who dies is started again."""
+
+    def __init__(self, gateway: Gateway, count: int) -> None:
+        self._gateway, self._over, self._started = gateway, threading.Event(), count
+        self.hands = [Worker(gateway, number) for number in range(count)]
+        self._keeper = threading.Thread(target=self._keep)
+
+    def __enter__(self) -> Self:
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dismiss_keeper()
+        for one in self.hands:
+            if one.process.poll() is None:
+                one.kill()
+
+    def _keep(self) -> None:
+        while not self._over.wait(0.05):
+            for place, one in enumerate(self.hands):
+                if one.process.poll() is not None:
+                    self.hands[place] = Worker(self._gateway, self._started)
+                    self._started += 1
+
+    def _dismiss_keeper(self) -> None:
+        self._over.set()
+        self._keeper.join()
+
+    def stop(self) -> list[int]:
+        """SIGTERM to all, and what they end with."""
+        self._dismiss_keeper()
+        return [one.stop() for one in self.hands]
 
 
 def submit(gateway: Gateway, token: str, prompts: list[str] | None = None, **more: Any) -> str:

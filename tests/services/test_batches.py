@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -18,10 +19,11 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import Conflict, NotFound
 from flaskllm.extensions import db
-from flaskllm.repositories.batches import GiveBack, Reap, Store, Take
+from flaskllm.repositories.batches import GiveBack, Reap, Renew, Store, Take
 from flaskllm.repositories.ledger import now_ms
 from flaskllm.services import Services
 from flaskllm.services.batch_worker import Bounds
+from flaskllm.services.batches import SAME_MS, WRITTEN_AT_ONCE
 from flaskllm.wire.batches import write_job
 from tests.conftest import MakeApp, provider_environment
 from tests.databases import database_addresses, fresh_tables
@@ -101,6 +103,58 @@ def test_a_dead_workers_items_are_free_again_and_its_late_result_is_refused(hall
     assert item.result is not None
     assert item.result.text == "in time"
     assert hall.batches.get(caller, job.id).completed == 1
+
+
+def test_what_a_worker_no_longer_holds_is_freed_while_it_works_on(hall: Services, caller: Principal) -> None:
+    """Its result could not be stored, or the answer to its claim was lost: renewing the others does not keep it."""
+    hall.batches.submit(caller, SUBMISSION, [asked("kept"), asked("let go")])
+    kept, let_go = run(hall, Take("w", 2, -1))
+    assert run(hall, Renew([kept], 60_000)) == 1
+    assert run(hall, Reap()) == (1, 0)
+    assert rows("SELECT idx, state, tries FROM batch_items ORDER BY idx") == [(0, "claimed", 0), (1, "open", 1)]
+    (again,) = run(hall, Take("another", 2, 60_000, tries=1))
+    assert run(hall, Renew([let_go, again, kept], 60_000)) == 2, "an old fence renews nothing"
+
+
+def test_one_submission_at_two_tries_is_one_job(hall: Services, caller: Principal) -> None:
+    """The process of the first died before it could answer, or it stood still in the middle."""
+    same = str(uuid4())
+
+    def stands_still() -> Iterator[NewItem]:
+        yield asked("one")
+        assert hall.batches.submit(caller, SUBMISSION, [asked("one"), asked("two")], job_id=same).total == 2
+        yield asked("two")
+
+    with pytest.raises(Conflict):
+        hall.batches.submit(caller, SUBMISSION, stands_still(), job_id=same)
+    again = hall.batches.submit(caller, SUBMISSION, [asked("one"), asked("two")], job_id=same)
+    assert (again.id, again.total) == (same, 2)
+    assert rows("SELECT count(*) FROM batch_jobs") == [(1,)]
+    assert rows("SELECT count(*) FROM batch_items") == [(2,)]
+
+
+def test_what_broke_off_is_sent_again_from_its_beginning(hall: Services, caller: Principal) -> None:
+    same = str(uuid4())
+
+    def breaks() -> Iterator[NewItem]:
+        yield from (asked(str(n)) for n in range(WRITTEN_AT_ONCE))
+        raise RuntimeError("the process is gone")
+
+    with pytest.raises(RuntimeError):
+        hall.batches.submit(caller, SUBMISSION, breaks(), job_id=same)
+    assert rows("SELECT count(*) FROM batch_items") == [(WRITTEN_AT_ONCE,)]
+    job = hall.batches.submit(caller, SUBMISSION, [asked("one")], job_id=same)
+    assert (job.id, job.total) == (same, 1)
+    assert rows("SELECT count(*) FROM batch_items") == [(1,)]
+
+
+def test_a_day_later_the_same_key_is_another_submission(hall: Services, caller: Principal) -> None:
+    first = hall.batches.submit(caller, SUBMISSION, [asked("one")], job_id=str(uuid4()))
+    with db.engine.begin() as connection:
+        connection.execute(text("UPDATE batch_jobs SET created_at = :at"), {"at": now_ms() - SAME_MS - 1000})
+    second = hall.batches.submit(caller, SUBMISSION, [asked("one")], job_id=first.id)
+    assert second.id != first.id
+    assert rows("SELECT count(*) FROM batch_jobs") == [(2,)]
 
 
 def test_of_two_reapers_one_frees(hall: Services, caller: Principal) -> None:
@@ -200,6 +254,17 @@ def test_a_cancelled_job_asks_no_more_and_keeps_what_it_has(hall: Services, call
     assert (job.status, job.completed, job.cancelled) == ("cancelled", 1, 4)
     with pytest.raises(Conflict):
         hall.batches.cancel(caller, job.id)
+
+
+def test_a_cancelled_job_stays_one_when_what_had_failed_is_asked_again(hall: Services, caller: Principal) -> None:
+    job = hall.batches.submit(caller, SUBMISSION, [asked("one"), asked("two"), asked("three")])
+    (held,) = run(hall, Take("w", 1, 60_000))
+    run(hall, Store(job.id, held.index, held.fence, Ended("failed", error_code="invalid_request")))
+    assert hall.batches.cancel(caller, job.id).status == "cancelled"
+    assert hall.batches.retry(caller, job.id).status == "queued"
+    assert hall.batch_worker.work(Bounds()) == 1
+    job = hall.batches.get(caller, job.id)
+    assert (job.status, job.completed, job.failed, job.cancelled) == ("cancelled", 1, 0, 2)
 
 
 def test_what_is_not_asked_in_its_time_expires(hall: Services, caller: Principal) -> None:
