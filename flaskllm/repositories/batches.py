@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import delete, exists, func, select, text, update
@@ -70,17 +71,22 @@ WAITING_ALL = f"{WAITING} LIMIT :most"
 TAKE_JOB = """
 UPDATE batch_jobs SET claimed_at = CASE WHEN {now} > :last THEN {now} ELSE :last + 1 END, status = 'running',
     started_at = COALESCE(started_at, {now})
-WHERE id = :id AND finished_at IS NULL AND ending IS NULL AND status <> 'incoming'
+WHERE id = :id
 """
 READ_JOB = f"SELECT {JOB} FROM batch_jobs WHERE id = :id"  # noqa: S608  (our own names)
+READ_OPEN_JOB = f"{READ_JOB} AND finished_at IS NULL AND ending IS NULL AND status <> 'incoming'"
 IN_HAND = "SELECT count(*) FROM batch_items WHERE job_id = :id AND state = 'claimed'"
 TAKE_ITEMS = """
 UPDATE batch_items SET state = 'claimed', owner = :owner, fence = fence + 1, lease_until = {now} + :lease
-WHERE job_id = :id AND state = 'open' AND idx IN (
-    SELECT idx FROM batch_items
-    WHERE job_id = :id AND state = 'open' AND tries = :tries AND ready_at <= {now} ORDER BY ready_at, idx LIMIT :most)
-RETURNING idx, question, fence, tries
+WHERE job_id = :id AND state = 'open' AND idx {among} RETURNING idx, question, fence, tries
 """
+NEXT_ITEMS = """
+SELECT idx FROM batch_items
+WHERE job_id = :id AND state = 'open' AND tries = :tries AND ready_at <= {now} ORDER BY ready_at, idx LIMIT :most
+"""
+TAKE_ON_SQLITE = TAKE_ITEMS.replace("{among}", f"IN ({NEXT_ITEMS})")
+TAKE_ON_POSTGRESQL = TAKE_ITEMS.replace("{among}", f"= ANY(ARRAY({NEXT_ITEMS}))")
+"""Of a job whose items are new PostgreSQL has no statistics: with IN it reads them all for every few."""
 RENEW = """
 UPDATE batch_items SET lease_until = {now} + :lease
 WHERE job_id = :job_id AND idx = :idx AND fence = :fence AND state = 'claimed'
@@ -194,21 +200,22 @@ class Take(Operation):
         for waiting in fair_order(found):
             if len(self.result) >= self.most:
                 break
-            if _lock_one(connection, waiting.id, locked):
-                self.result += self._take(connection, waiting.id, self.most - len(self.result), last)
+            if (job := _lock_open(connection, waiting.id, locked)) is not None:
+                self.result += self._take(connection, job, self.most - len(self.result), last)
 
-    def _take(self, connection: Connection, job_id: str, most: int, last: int) -> list[Claimed]:
+    def _take(self, connection: Connection, job: Job, most: int, last: int) -> list[Claimed]:
         """``last``: when the latest turn was; this one comes after it, also within the same millisecond."""
-        if connection.execute(with_now(connection, TAKE_JOB), {"id": job_id, "last": last}).rowcount != 1:
-            return []
-        job = job_of(connection.execute(READ_JOB, {"id": job_id}).fetchone())
-        (in_hand,) = connection.execute(IN_HAND, {"id": job_id}).fetchone()
+        (in_hand,) = connection.execute(IN_HAND, {"id": job.id}).fetchone()
         room = min(most, MOST_AT_ONCE, job.max_concurrency - in_hand)
-        return self._take_items(connection, job, room) if room > 0 else []
+        items = self._take_items(connection, job, room) if room > 0 else []
+        if items:
+            connection.execute(with_now(connection, TAKE_JOB), {"id": job.id, "last": last})
+        return items
 
     def _take_items(self, connection: Connection, job: Job, most: int) -> list[Claimed]:
         values = {"id": job.id, "owner": self.owner, "lease": self.lease_ms, "tries": self.tries, "most": most}
-        rows = connection.execute(with_now(connection, TAKE_ITEMS), values).fetchall()
+        statement = TAKE_ON_SQLITE if connection.is_sqlite else TAKE_ON_POSTGRESQL
+        rows = connection.execute(with_now(connection, statement), values).fetchall()
         return [Claimed(job, idx, json.loads(question), fence, tries) for idx, question, fence, tries in sorted(rows)]
 
 
@@ -223,15 +230,16 @@ class Suspects(Operation):
         self.result = bool(_waiting(connection, 1, MOST_TRIES, self.job_id))
 
 
-def _lock_one(connection: Connection, job_id: str, locked: set[str]) -> bool:
-    """Out of order, so it is waited for only where nothing else is held."""
-    if connection.is_sqlite or job_id in locked:
-        return True
-    statement = f"{LOCK_JOB} SKIP LOCKED" if locked else LOCK_JOB
-    if connection.execute(statement, {"id": job_id}).fetchone() is None:
-        return False
+def _lock_open(connection: Connection, job_id: str, locked: set[str]) -> Job | None:
+    """The job, if it is open. It is locked out of order, so it is waited for only where nothing else is held."""
+    lock = "" if connection.is_sqlite else " FOR UPDATE"
+    if lock and locked and job_id not in locked:
+        lock += " SKIP LOCKED"
+    row = connection.execute(READ_OPEN_JOB + lock, {"id": job_id}).fetchone()
+    if row is None:
+        return None
     locked.add(job_id)
-    return True
+    return job_of(row)
 
 
 def _waiting(connection: Connection, low: int, high: int, job_id: str | None) -> list[Waiting]:
@@ -263,12 +271,16 @@ class Renew(Operation):
 
 @dataclass(slots=True)
 class Store(Operation):
-    """The result of an item. ``result``: whether it was stored; False where somebody else has the item now."""
+    """The result of an item. ``result``: whether it was stored; False where somebody else has the item now.
+
+    ``then``: what its worker takes in its place, in the same transaction; of several that end together, at once.
+    """
 
     job_id: str
     index: int
     fence: int
     ended: Ended
+    then: Take | None = None
     result: bool | None = None
 
     def jobs(self, connection: Connection) -> Collection[str]:
@@ -281,12 +293,26 @@ class Store(Operation):
 def _store_all(connection: Connection, stores: Sequence[Store]) -> None:
     """Results of a group, and what they add to their jobs; the last result of a job ends it."""
     sums: dict[str, _Sums] = defaultdict(_Sums)
-    for one in stores:
-        one.result = connection.execute(STORE, one.values()).rowcount == 1
-        if one.result:
+    for one, changed in zip(stores, connection.each_changed(STORE, [one.values() for one in stores]), strict=True):
+        one.result = changed
+        if changed:
             sums[one.job_id].add(one.ended)
     for job_id, found in sorted(sums.items()):
         _count(connection, job_id, found)
+
+
+def _follow(connection: Connection, stores: Sequence[Store], locked: set[str]) -> None:
+    """What takes the place of these."""
+    wanted: dict[tuple[str, int, str | None], list[Take]] = defaultdict(list)
+    for want in (one.then for one in stores):
+        if want is not None:
+            wanted[want.owner, want.tries, want.job_id].append(want)
+    for wants in wanted.values():
+        together = replace(wants[0], most=sum(want.most for want in wants))
+        together.write(connection, locked)
+        found = iter(together.result)
+        for want in wants:
+            want.result = list(islice(found, want.most))
 
 
 @dataclass(slots=True)
@@ -448,7 +474,9 @@ def write_all(connection: Connection, operations: Sequence[Any]) -> None:
     """A group: results first, which make room for what is taken."""
     locked = {job_id for one in operations for job_id in one.jobs(connection)}
     _lock_jobs(connection, locked)
-    _store_all(connection, [one for one in operations if isinstance(one, Store)])
+    stores = [one for one in operations if isinstance(one, Store)]
+    _store_all(connection, stores)
+    _follow(connection, stores, locked)
     for one in operations:
         if not isinstance(one, Store):
             one.write(connection, locked)

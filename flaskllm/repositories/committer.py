@@ -81,6 +81,17 @@ class Connection:
         cursor.executemany(statement if self.is_sqlite else _to_psycopg(statement), rows)
         return int(cursor.rowcount)
 
+    def each_changed(self, statement: str, rows: Sequence[dict[str, Any]]) -> list[bool]:
+        """Of each row in turn, whether the statement changed something; PostgreSQL is not waited for in between."""
+        if self.is_sqlite or len(rows) < 2:
+            return [self.execute(statement, row).rowcount > 0 for row in rows]
+        cursor = self.raw.cursor()
+        cursor.executemany(_to_psycopg(statement), rows, returning=True)
+        changed = [cursor.rowcount > 0]
+        while cursor.nextset():
+            changed.append(cursor.rowcount > 0)
+        return changed
+
     def begin(self) -> None:
         self.execute("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
 

@@ -331,24 +331,13 @@ def _lock_budgets(connection: Connection, operations: Iterable[Any]) -> None:
 
 
 def _settle(connection: Connection, settles: Sequence[Settle]) -> None:
-    connection.execute("SAVEPOINT settling")
-    moved = connection.execute_many(SETTLE_ATTEMPT, [one.values for one in settles])
-    if moved == len(settles):
-        for one in settles:
-            one.result = True
-    else:
-        connection.execute("ROLLBACK TO SAVEPOINT settling")
-        _settle_one_by_one(connection, settles)
-    connection.execute("RELEASE SAVEPOINT settling")
-    _move(connection, [one for one in settles if one.result])
-
-
-def _settle_one_by_one(connection: Connection, settles: Sequence[Settle]) -> None:
-    """Somebody, the reaper, was first with one of them: its money has moved already, and its call is written."""
-    for one in settles:
-        one.result = connection.execute(SETTLE_ATTEMPT, one.values).rowcount == 1
-        if not one.result:
+    """Where somebody, the reaper, was first with one of them, its money has moved already, and its call is written."""
+    moved = connection.each_changed(SETTLE_ATTEMPT, [one.values for one in settles])
+    for one, settled in zip(settles, moved, strict=True):
+        one.result = settled
+        if not settled:
             one.call = None
+    _move(connection, [one for one in settles if one.result])
 
 
 def _move(connection: Connection, settles: Iterable[Settle]) -> None:

@@ -43,12 +43,16 @@ log = logging.getLogger(__name__)
 SUSPECTS_EVERY_S = 2.0
 IDLE_S = 1.0
 """Between two looks where nothing is to be done."""
-FULL_S = 0.05
+FULL_S = 0.25
 """The same where all is in hand somewhere, and room may come any moment."""
+MAKES_ROOM_EACH = 4
+"""So often a place that becomes free is left to whoever comes first, so that another worker may join the job."""
 LONGEST_PAUSE_S = 60.0
 MOST_ERROR = 2000
 """Characters of an error's message that are kept."""
 
+Following = Callable[[], Take | None]
+"""What is to be taken when an item ends, in the transaction of its result; None: nothing."""
 Runner = Callable[[Mapping[str, Any], CallContext, Keep], Ended]
 """Answers one question of its kind. `Keep` is called at most once, for an answer that is settled while it is kept."""
 
@@ -159,6 +163,10 @@ class BatchWorker:
         found: list[Claimed] = self._run(Take(owner, most, lease_ms or self._lease_ms, tries, job_id))
         return found
 
+    def one_more(self, owner: str, job_id: str | None) -> Take:
+        """What takes another item with the result of one."""
+        return Take(owner, 1, self._lease_ms, 0, job_id)
+
     def has_suspects(self, job_id: str | None) -> bool:
         """Raises `Unavailable`."""
         return bool(self._run(Suspects(job_id)))
@@ -186,12 +194,12 @@ class BatchWorker:
         except Unavailable:
             log.warning("a batch's %s could not be written", type(operation).__name__)
 
-    def answer(self, item: Claimed) -> None:
-        """Ask one item and store what came of it. Never raises."""
+    def answer(self, item: Claimed, following: Following = lambda: None) -> list[Claimed]:
+        """Ask one item and store what came of it. Gives what was taken in its place. Never raises."""
         kept: list[Store] = []
 
         def keep(ended: Ended) -> Store:
-            kept.append(Store(item.job.id, item.index, item.fence, ended))
+            kept.append(Store(item.job.id, item.index, item.fence, ended, None if kept else following()))
             return kept[-1]
 
         try:
@@ -200,19 +208,21 @@ class BatchWorker:
             wait_s = min(max(error.retry_after or 1.0, 0.5), LONGEST_PAUSE_S)
             self.give_back([item], wait_s=wait_s, pause=True)
         except DomainError as error:
-            self._store(item, failed(error))
+            self._store(keep(failed(error)))
         except Exception as error:  # one item's fault must not end the others
             log.exception("a batch item failed: %s", type(error).__name__)
-            self._store(item, failed(InternalError("The gateway failed on this item.")))
+            self._store(keep(failed(InternalError("The gateway failed on this item."))))
         else:
             if not kept:
-                self._store(item, ended)
+                self._store(keep(ended))
             elif kept[0].result is False:
                 log.warning("a result came after its lease was over and is refused")
+        return _taken_after(kept)
 
-    def _store(self, item: Claimed, ended: Ended) -> None:
+    def _store(self, store: Store) -> None:
+        """The result of an item that has no settlement to go with."""
         crash.point(crash.BEFORE_STORE)
-        self._quietly(Store(item.job.id, item.index, item.fence, ended))
+        self._quietly(store)
         crash.point(crash.AFTER_STORE)
 
     def _ask(self, item: Claimed, keep: Keep) -> Ended:
@@ -237,6 +247,17 @@ class BatchWorker:
         return runner(item.question, call, keep)
 
 
+def _taken_after(stores: Sequence[Store]) -> list[Claimed]:
+    """What was taken with these. One that may still be written, later, takes nothing then: nobody would ask it."""
+    taken: list[Claimed] = []
+    for one in stores:
+        if one.result is None:
+            one.then = None
+        elif one.then is not None:
+            taken += one.then.result
+    return taken
+
+
 def failed(error: DomainError) -> Ended:
     """The result of an item that cannot be answered."""
     return Ended(FAILED, error_code=error.code, error_message=error.message.replace("\x00", "")[:MOST_ERROR])
@@ -256,8 +277,9 @@ class _Turn:
         self._ends = None if bounds.seconds is None else time.monotonic() + bounds.seconds
         self._changed = threading.Condition()
         self._in_hand: dict[tuple[str, int], Claimed] = {}
-        self._taken = 0
+        self._taken = self._ended = 0
         self._suspects_next = 0.0
+        self._makes_room = False
 
     def run(self) -> int:
         over = threading.Event()
@@ -312,19 +334,33 @@ class _Turn:
         self._suspects_next = time.monotonic() + SUSPECTS_EVERY_S
         if not self._worker.has_suspects(self._bounds.job_id):
             return
-        self._wait_until_empty()
-        for tries in range(1, MOST_TRIES):
-            while not self._is_over() and (items := self._take(most_together(tries) or 1, tries)):
-                for item in items:
-                    self._hand_out(item)
-                self._wait_until_empty()
+        self._makes_room = True
+        try:
+            self._wait_until_empty()
+            for tries in range(1, MOST_TRIES):
+                while not self._is_over() and (items := self._take(most_together(tries) or 1, tries)):
+                    for item in items:
+                        self._hand_out(item)
+                    self._wait_until_empty()
+        finally:
+            self._makes_room = False
 
     def _take(self, most: int, tries: int = 0) -> list[Claimed]:
         items = self._worker.take(self._owner, most, tries=tries, job_id=self._bounds.job_id)
         if items:
             crash.point(crash.AFTER_CLAIM)
-        self._taken += len(items)
+        with self._changed:
+            self._taken += len(items)
         return items
+
+    def _one_more(self) -> Take | None:
+        """An item ends: what is taken in its place; nothing where it makes room."""
+        with self._changed:
+            self._ended += 1
+            if self._makes_room or self._is_over() or self._ended % MAKES_ROOM_EACH == 0:
+                return None
+            self._taken += 1
+        return self._worker.one_more(self._owner, self._bounds.job_id)
 
     def _hand_out(self, item: Claimed) -> None:
         with self._changed:
@@ -332,12 +368,30 @@ class _Turn:
         threading.Thread(target=self._answer, args=(item,), name="batch item", daemon=True).start()
 
     def _answer(self, item: Claimed) -> None:
+        """This one, and what takes its place."""
+        next_item: Claimed | None = item
+        while next_item is not None:
+            next_item = self._answer_one(next_item)
+
+    def _answer_one(self, item: Claimed) -> Claimed | None:
+        wanted: list[Take] = []
+        taken: list[Claimed] = []
+
+        def following() -> Take | None:
+            wanted.extend(filter(None, [self._one_more()]))
+            return wanted[0] if wanted else None
+
         try:
-            self._worker.answer(item)
+            taken = self._worker.answer(item, following)
+            if taken:
+                crash.point(crash.AFTER_CLAIM)
         finally:
             with self._changed:
-                self._in_hand.pop((item.job.id, item.index), None)
+                self._taken -= len(wanted) - len(taken)
+                del self._in_hand[item.job.id, item.index]
+                self._in_hand.update({(one.job.id, one.index): one for one in taken})
                 self._changed.notify_all()
+        return taken[0] if taken else None
 
     def _wait_for_room(self, held: int, seconds: float) -> None:
         with self._changed:

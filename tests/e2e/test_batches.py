@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import batch as benchmark
 from flaskllm.jobs.queue import QUEUE, RUN
 from tests.conftest import provider_environment
 from tests.databases import MISSING, database_of_its_own
@@ -249,3 +250,15 @@ FAULTS = {
     "BATCH-FAULT-012": lambda redis: redis.execute_command("REPLICAOF", "127.0.0.1", "1"),
     "BATCH-FAULT-030": _lies,
 }
+
+
+@pytest.mark.alone
+def test_a_batch_takes_little_longer_than_its_provider(tmp_path: Path) -> None:
+    """The benchmark's short form, within bounds that a slow machine keeps: its provider needs 1.5 s of the time."""
+    with benchmark.gateway(tmp_path, "sqlite") as gateway, workers(gateway, 2) as hands:
+        figures = benchmark.measure(gateway, hands, gateway.token(), 300, 40)
+    assert figures.job["progress"] == {"total": 300, "completed": 300, "failed": 0}
+    assert 1.5 <= figures.job_s < 15
+    assert figures.workers_cpu_s < 300 * 0.02
+    assert figures.look_ms(0.5) < 1000
+    assert all(end - begin < 40 for begin, end in zip(figures.memory[0][1], figures.memory[-1][1], strict=True))

@@ -171,6 +171,20 @@ def test_no_more_than_max_concurrency_are_in_hand_over_all_workers(hall: Service
     assert [item.index for item in run(hall, Take("three", 9, 60_000))] == [0]
 
 
+def test_a_result_and_what_takes_its_place_are_one_transaction(hall: Services, caller: Principal) -> None:
+    job = hall.batches.submit(caller, replace(SUBMISSION, max_concurrency=2), [asked(str(n)) for n in range(5)])
+    held = run(hall, Take("one", 9, 60_000))
+    stored = Store(job.id, 0, held[0].fence, Ended("completed"), Take("one", 1, 60_000))
+    assert run(hall, stored) is True
+    assert stored.then is not None
+    assert [item.index for item in stored.then.result] == [2]
+    late = Store(job.id, 1, held[1].fence + 1, Ended("completed"), Take("one", 1, 60_000))
+    assert run(hall, late) is False
+    assert late.then is not None
+    assert late.then.result == [], "what is refused makes no room"
+    assert run(hall, Take("two", 9, 60_000)) == []
+
+
 def test_users_take_turns_and_the_urgent_goes_first(hall: Services, caller: Principal) -> None:
     other = replace(caller, user_id="somebody else")
     many = [asked(str(n)) for n in range(40)]
