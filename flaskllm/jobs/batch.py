@@ -14,6 +14,8 @@ TURN_S, TURN_ITEMS = 600.0, 500
 """One turn of a work-horse: then it rings again, so that no fork lives for hours."""
 TOLD_S = 12.0
 """How long the housekeeping stays for receivers of events: one try. What it leaves is sent again."""
+TIDY_S = 30.0
+"""A chore that has begun has this long to end before the work-horse does."""
 stopped = threading.Event()
 """The worker is asked to end: what is in flight ends, the rest is given back."""
 
@@ -25,6 +27,7 @@ def run_batch(job_id: object) -> None:
     services.outbox.stop()  # its process ends with the turn, and nobody's slow receiver may hold that up
     services.housekeeper.wake()
     taken = services.batch_worker.work(Bounds(seconds=TURN_S, items=TURN_ITEMS), stopped)
+    services.housekeeper.finish(TIDY_S)  # it may hold what would be waited for until its lease ends
     services.file_batches.deliver_all()
     if taken >= TURN_ITEMS and not stopped.is_set():
         services.batches.ring("")

@@ -597,6 +597,12 @@ def begin_delivery(session: Session, job_id: str, *, at: int, until: int) -> boo
     return bool(session.execute(update(row).where(is_free).values(resumes_at=until)).rowcount)  # type: ignore[attr-defined]
 
 
+def renew_delivery(session: Session, job_id: str, *, until: int) -> None:
+    """Whoever writes its files is still at it."""
+    is_due = (BatchJobRow.id == job_id) & BatchJobRow.delivered_at.is_(None)
+    session.execute(update(BatchJobRow).where(is_due).values(resumes_at=until))
+
+
 def deliver(session: Session, job_id: str, details: Mapping[str, Any], *, at: int) -> bool:
     """Its files are written. False where somebody else's are there already."""
     row = BatchJobRow

@@ -7,7 +7,7 @@ and shown together with the job's end in one transaction, so that each is there 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 10
 """Jobs whose files are written in one round of the housekeeping."""
-LEASE_MS = 120_000
-"""For writing the files of a job; the largest take some ten seconds."""
+LEASE_MS = 15_000
+"""For writing the files of a job, renewed meanwhile: so long nobody else takes over from who died."""
 
 Line = Callable[[Job, Item], bytes]
 """How an item is told in a file."""
@@ -39,12 +39,22 @@ OUTPUT, ERRORS = ("output_file_id", "output", (COMPLETED,)), ("error_file_id", "
 class FileBatchService:
     """``door``: the name that these jobs have among all; ``line``: how a result is written."""
 
-    def __init__(self, database: Database, batches: BatchService, files: FileService, *, door: str, line: Line) -> None:
+    def __init__(
+        self,
+        database: Database,
+        batches: BatchService,
+        files: FileService,
+        *,
+        door: str,
+        line: Line,
+        lease_ms: int = LEASE_MS,
+    ) -> None:
         self._db = database
         self._batches = batches
         self._files = files
         self._door = door
         self._line = line
+        self._lease_ms = lease_ms
 
     def input_file(self, principal: Principal, file_id: str) -> StoredFile:
         """A file of this user that a batch may read. Raises `InvalidRequest` naming the field."""
@@ -91,7 +101,7 @@ class FileBatchService:
             jobs = repository.undelivered(session, self._door, at=at, most=AT_ONCE)
         for job in jobs:
             with self._db.transaction() as session:
-                is_ours = repository.begin_delivery(session, job.id, at=at, until=now_ms() + LEASE_MS)
+                is_ours = repository.begin_delivery(session, job.id, at=at, until=now_ms() + self._lease_ms)
             if is_ours:
                 self._deliver(job)
 
@@ -113,6 +123,16 @@ class FileBatchService:
 
     def _write(self, job: Job, name: str, states: Collection[str]) -> StoredFile:
         filename = f"batch_{job.id.replace('-', '')}_{name}.jsonl"
-        lines = (self._line(job, item) for item in self._batches.all_items(job, states=states))
         life_s = job.details.get("output_life_s", LONGEST_LIFE_S)
-        return self._files.write(job.user_id, filename, BATCH_OUTPUT, lines, life_s=life_s)
+        lines = self._lines(job, states)
+        return self._files.write(job.user_id, filename, BATCH_OUTPUT, lines, life_s=life_s, most=None)
+
+    def _lines(self, job: Job, states: Collection[str]) -> Iterator[bytes]:
+        """The lease is renewed as they are written."""
+        renewed_at = now_ms()
+        for item in self._batches.all_items(job, states=states):
+            yield self._line(job, item)
+            if now_ms() - renewed_at >= self._lease_ms / 3:
+                renewed_at = now_ms()
+                with self._db.transaction() as session:
+                    repository.renew_delivery(session, job.id, until=renewed_at + self._lease_ms)

@@ -41,9 +41,19 @@ class FileService:
         return file
 
     def write(
-        self, user_id: str, filename: str, purpose: str, content: Iterable[bytes], *, life_s: int = LONGEST_LIFE_S
+        self,
+        user_id: str,
+        filename: str,
+        purpose: str,
+        content: Iterable[bytes],
+        *,
+        life_s: int = LONGEST_LIFE_S,
+        most: int | None = MOST_KEPT,
     ) -> StoredFile:
-        """Write a file that nobody sees before somebody opens it (`repositories.files.open_file`)."""
+        """Write a file that nobody sees before somebody opens it (`repositories.files.open_file`).
+
+        ``most``: bytes that this user's files may have together with it; None: any, for results that are paid for.
+        """
         at = now_ms()
         name, expires_at = plain_name(filename), at + life_s * 1000
         file = StoredFile(f"file-{uuid4().hex}", name, purpose, 0, at, expires_at)
@@ -53,9 +63,9 @@ class FileService:
         size = 0
         for idx, data in enumerate(_pieces(content)):
             size += len(data)
-            if kept + size > MOST_KEPT:
+            if most is not None and kept + size > most:
                 self._delete(file.id)
-                raise PayloadTooLarge(f"Your files would have more than {MOST_KEPT} bytes together; delete some.")
+                raise PayloadTooLarge(f"Your files would have more than {most} bytes together; delete some.")
             with self._db.transaction() as session:
                 repository.add_piece(session, file.id, idx, data)
         return StoredFile(file.id, name, purpose, size, at, expires_at)

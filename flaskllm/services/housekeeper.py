@@ -33,6 +33,7 @@ class Housekeeper:
         self._threads = threads
         self._due = {chore.name: 0.0 for chore in chores}
         self._owner = 0
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -53,7 +54,8 @@ class Housekeeper:
                 return
             self._owner = os.getpid()
             self._stopped = threading.Event()
-            threading.Thread(target=self._work, args=(self._stopped,), name="housekeeper", daemon=True).start()
+            self._thread = threading.Thread(target=self._work, args=(self._stopped,), name="housekeeper", daemon=True)
+            self._thread.start()
 
     def _work(self, stopped: threading.Event) -> None:
         shortest = min((chore.every_s for chore in self._chores), default=1.0)
@@ -75,5 +77,15 @@ class Housekeeper:
             log.warning("the chore %s failed: %s", chore.name, type(error).__name__)
 
     def stop(self) -> None:
-        """No chore is begun any more."""
+        """No round is begun any more."""
         self._stopped.set()
+
+    def finish(self, seconds: float) -> None:
+        """Stop, and let the round that is at work end, for at most so long: for processes that end by themselves.
+
+        The next `wake` begins anew.
+        """
+        self.stop()
+        if self._owner == os.getpid() and self._thread is not None:
+            self._thread.join(seconds)
+            self._owner = 0

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from flaskllm.domain.batch import NewItem, Submission, question_to_json
+from flaskllm.domain.batch import Item, Job, NewItem, Submission, question_to_json
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import NotFound, PayloadTooLarge
@@ -20,6 +20,7 @@ from flaskllm.repositories.ledger import now_ms
 from flaskllm.services import Services
 from flaskllm.services import files as files_module
 from flaskllm.services.batch_worker import Bounds
+from flaskllm.services.file_batches import FileBatchService
 from tests.conftest import MakeApp
 from tests.databases import database_addresses, fresh_tables
 
@@ -129,6 +130,36 @@ def test_the_files_of_a_batch_are_written_once_by_whoever(here: Flask, hall: Ser
     lines = [json.loads(line) for line in b"".join(hall.files.content(file)).splitlines()]
     assert [line["custom_id"] for line in lines] == [item.custom_id for item in items]
     assert count("files") == 1
+
+
+def test_who_writes_them_keeps_its_lease_for_as_long_as_that_takes(hall: Services, caller: Principal) -> None:
+    request = ChatRequest("demo", [{"role": "user", "content": "hello"}])
+    hall.batches.submit(caller, SUBMISSION, [NewItem(question_to_json(request, whole=True)) for _ in range(250)])
+    hall.batch_worker.work(Bounds())
+    leases: list[int] = []
+
+    def told(_job: Job, _item: Item) -> bytes:
+        with db.engine.connect() as connection:
+            leases.append(int(connection.execute(text("SELECT resumes_at FROM batch_jobs")).scalar_one()))
+        return b"{}\n"
+
+    database = hall.file_batches._db
+    FileBatchService(database, hall.batches, hall.files, door="batches", line=told, lease_ms=3).deliver_all()
+    assert leases == sorted(leases)
+    assert len(set(leases)) > 3
+
+
+def test_the_results_of_somebody_whose_files_are_too_many_are_delivered_all_the_same(
+    hall: Services, caller: Principal
+) -> None:
+    request = ChatRequest("demo", [{"role": "user", "content": "hello"}])
+    job = hall.batches.submit(caller, SUBMISSION, [NewItem(question_to_json(request, whole=True))])
+    hall.batch_worker.work(Bounds())
+    hall.files.add(caller.user_id, "a", "batch", [b"1"])
+    change("UPDATE files SET size = :most", most=files_module.MOST_KEPT)
+    hall.file_batches.deliver_all()
+    done = hall.file_batches.get(caller, job.id)
+    assert hall.files.get(caller, done.details["output_file_id"]).size > 0
 
 
 def test_who_dies_while_it_writes_them_is_followed_by_another(hall: Services, caller: Principal) -> None:

@@ -55,3 +55,28 @@ def test_without_threads_nobody_waits_for_another_requests_chores() -> None:
     assert time.monotonic() - at < 3
     go_on.set()
     first.join()
+
+
+def test_whoever_ends_lets_the_chore_at_work_end_and_the_next_to_wake_begins_anew() -> None:
+    began, go_on, done = threading.Event(), threading.Event(), threading.Semaphore(0)
+    keeper = Housekeeper([Chore("slow", 0.01, lambda: (began.set(), go_on.wait(30), done.release()))], threads=True)
+    keeper.wake()
+    assert began.wait(30)
+    threading.Timer(0.2, go_on.set).start()
+    keeper.finish(30)
+    assert done.acquire(blocking=False), "it was at work, and has ended"
+    while done.acquire(blocking=False):
+        pass
+    keeper.wake()
+    assert done.acquire(timeout=30)
+    keeper.finish(30)
+
+
+def test_whoever_ends_does_not_wait_for_a_chore_for_ever() -> None:
+    began, go_on = threading.Event(), threading.Event()
+    keeper = Housekeeper([Chore("stuck", 0.01, lambda: (began.set(), go_on.wait(60)))], threads=True)
+    keeper.wake()
+    assert began.wait(30)
+    keeper.finish(0.05)
+    assert not go_on.is_set()
+    go_on.set()
