@@ -18,6 +18,7 @@ from benchmarks import batch as benchmark
 from flaskllm.jobs.queue import QUEUE, RUN
 from tests.conftest import provider_environment
 from tests.databases import MISSING, database_of_its_own
+from tests.e2e import openai_files
 from tests.e2e.servers import Gateway, gunicorn, lacking, redis_server
 from tests.e2e.workers import Worker, results, rows, submit, wait_for_end, workers
 from tests.receivers import SECRET, Receiver, receiving
@@ -262,3 +263,18 @@ def test_a_batch_takes_little_longer_than_its_provider(tmp_path: Path) -> None:
     assert figures.workers_cpu_s < 300 * 0.02
     assert figures.look_ms(0.5) < 1000
     assert all(end - begin < 40 for begin, end in zip(figures.memory[0][1], figures.memory[-1][1], strict=True))
+
+
+def test_batches_as_files_are_delivered_at_once(in_full: Gateway, woken: Worker, upstream: RemoteUpstream) -> None:
+    """Whichever process writes the files, and whichever ends meanwhile: nobody waits for the lease of the dead."""
+    long = "x" * 700_000
+    with openai_files.sdk(in_full, in_full.token()) as client:
+        asked = [openai_files.line(f"say-{n}", "openai/gpt-4o", f"number {n} {long}") for n in range(4)]
+        file = openai_files.upload(client, asked)
+        assert file.bytes > 2_800_000, "several pieces"
+        for _ in range(4):
+            done = openai_files.wait(client, openai_files.create(client, file), seconds=60)
+            assert (done.status, openai_files.counts_of(done)) == ("completed", (4, 4, 0))
+            answered = openai_files.lines_of(client, done.output_file_id)
+            assert [one["custom_id"] for one in answered] == [f"say-{n}" for n in range(4)]
+        assert client.files.content(file.id).read().count(b'"custom_id"') == 4

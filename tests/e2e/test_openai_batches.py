@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from openai.types import Batch, CreateEmbeddingResponse, FileObject
+from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 
 from flaskllm.blueprints._spool import LARGEST
 from tests.conftest import provider_environment
-from tests.databases import MISSING, database_of_its_own
 from tests.e2e.kinds import MODELS, PLACE
-from tests.e2e.servers import Gateway, gunicorn, lacking, redis_server
+from tests.e2e.openai_files import CHAT, EMBEDDINGS, counts_of, create, line, lines_of, sdk, upload, wait
+from tests.e2e.servers import Gateway, gunicorn
 from tests.e2e.workers import Worker, workers
 from tests.upstream import RemoteUpstream, faults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
-ENDS_IN_S = 120
-"""A batch here takes seconds; a machine on which much else runs has time for it too."""
-OVER = ("completed", "failed", "cancelled", "expired")
 QUICK = {"BATCH_LEASE": "2", "LEASE_GRACE": "1", "BATCH_ITEM_TIMEOUT": "6", "GRACEFUL_TIMEOUT": "8"}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
 
@@ -50,55 +44,18 @@ def hands(gateway: Gateway) -> Iterator[list[Worker]]:
 
 @pytest.fixture(scope="module")
 def client(gateway: Gateway, hands: list[Worker]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.token(), max_retries=0) as made:
+    with sdk(gateway, gateway.token()) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def somebody_else(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    gateway.flask("users", "create", "bob", "bob@example.org", "--password-stdin", stdin="Password123\n")
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.token("--user", "bob"), max_retries=0) as made:
+    account = {"username": "bob", "email": "bob@example.org", "password": "Password123"}
+    assert gateway.post("/api/auth/register", account)[0] == 201
+    status, body, _ = gateway.post("/api/auth/login", {"username": "bob", "password": account["password"]})
+    assert status == 200
+    with sdk(gateway, body["data"]["access_token"]) as made:
         yield made
-
-
-def line(custom_id: str, model: str, content: str, **body: Any) -> dict[str, Any]:
-    asked = {"model": model, "messages": [{"role": "user", "content": content}], **body}
-    return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": asked}
-
-
-def upload(client: openai.OpenAI, lines: Sequence[Any], name: str = "in.jsonl") -> FileObject:
-    """Lines that are bytes go as they are."""
-    content = b"".join(one if isinstance(one, bytes) else json.dumps(one).encode() + b"\n" for one in lines)
-    return client.files.create(file=(name, io.BytesIO(content)), purpose="batch")
-
-
-def create(client: openai.OpenAI, lines: Sequence[Any], endpoint: Any = CHAT, **more: Any) -> Batch:
-    return client.batches.create(
-        input_file_id=upload(client, lines).id, endpoint=endpoint, completion_window="24h", **more
-    )
-
-
-def wait(client: openai.OpenAI, batch: Batch, *, done: int | None = None) -> Batch:
-    """The batch once it is over, or (``done``) so many of its requests are answered."""
-    until = time.monotonic() + ENDS_IN_S
-    while time.monotonic() < until:
-        batch = client.batches.retrieve(batch.id)
-        counts = batch.request_counts
-        if batch.status in OVER or (done is not None and counts is not None and counts.completed >= done):
-            return batch
-        time.sleep(0.1)
-    raise AssertionError(f"the batch is not over in {ENDS_IN_S} s: {batch}")
-
-
-def lines_of(client: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]:
-    if file_id is None:
-        return []
-    return [json.loads(one) for one in client.files.content(file_id).text.splitlines()]
-
-
-def counts_of(batch: Batch) -> tuple[int, int, int]:
-    assert batch.request_counts is not None
-    return batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed
 
 
 # -- the whole way ----------------------------------------------------------------------------------------------------
@@ -169,29 +126,6 @@ def test_what_fails_upstream_stands_in_the_error_file_and_the_rest_is_answered(
     assert all(set(one["response"]["body"]["error"]) == {"message", "type", "param", "code"} for one in bad)
 
 
-def test_a_batch_is_answered_in_full_mode_too(
-    remote_simulator: RemoteUpstream, upstream: RemoteUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Files in PostgreSQL, the doorbell in Redis, and nobody but the worker writes the results."""
-    folder = tmp_path_factory.mktemp("full")
-    environment = provider_environment(remote_simulator, "anthropic")  # type: ignore[arg-type]
-    database = database_of_its_own() or lacking(MISSING)
-    with (
-        redis_server(folder) as redis,
-        gunicorn(folder, WEB_CONCURRENCY="2", DATABASE_URL=database, REDIS_URL=redis, **environment) as running,
-        workers(running, 1),
-        openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.token(), max_retries=0) as client,
-    ):
-        long = "x" * 700_000
-        asked = [line(f"say-{n}", MODELS["anthropic"], f"number {n} {long}") for n in range(4)]
-        file = upload(client, asked)
-        assert file.bytes > 2_800_000, "several pieces"
-        done = wait(client, client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h"))
-        assert (done.status, counts_of(done)) == ("completed", (4, 4, 0))
-        assert [one["custom_id"] for one in lines_of(client, done.output_file_id)] == [f"say-{n}" for n in range(4)]
-        assert client.files.content(file.id).read().count(b'"custom_id"') == 4
-
-
 # -- files and batches that are no good -------------------------------------------------------------------------------
 
 
@@ -215,8 +149,10 @@ def test_a_file_with_bad_lines_tells_their_numbers(client: openai.OpenAI, upstre
     )
     failed = wait(client, bad)
     assert (failed.status, failed.output_file_id, failed.error_file_id) == ("failed", None, None)
-    assert failed.failed_at and not failed.completed_at
-    assert failed.errors is not None and failed.errors.object == "list"
+    assert failed.failed_at
+    assert not failed.completed_at
+    assert failed.errors is not None
+    assert failed.errors.object == "list"
     told = {one.line: (one.code, one.param) for one in failed.errors.data or []}
     assert told == {
         2: ("invalid_json_line", None),
@@ -244,7 +180,8 @@ def test_a_file_of_50_001_requests_fails_at_the_line_that_is_too_many(client: op
     body = {"model": "demo", "messages": [{"role": "user", "content": "x"}]}
     many = ({"custom_id": str(n), "method": "POST", "url": CHAT, "body": body} for n in range(50_001))
     failed = wait(client, create(client, list(many)))
-    assert failed.status == "failed" and failed.errors is not None
+    assert failed.status == "failed"
+    assert failed.errors is not None
     assert [one.line for one in failed.errors.data or []] == [50_001]
 
 
@@ -284,9 +221,12 @@ def test_a_cancelled_batch_delivers_what_was_done(client: openai.OpenAI, upstrea
     started = create(client, [line(str(n), MODELS["anthropic"], f"number {n}") for n in range(count)])
     assert wait(client, started, done=3).status == "in_progress"
     stopped = client.batches.cancel(started.id)
-    assert stopped.status in ("cancelling", "cancelled") and stopped.cancelling_at
+    assert stopped.status in ("cancelling", "cancelled")
+    assert stopped.cancelling_at
     done = wait(client, started)
-    assert done.status == "cancelled" and done.cancelled_at and not done.completed_at
+    assert done.status == "cancelled"
+    assert done.cancelled_at
+    assert not done.completed_at
     good, bad = lines_of(client, done.output_file_id), lines_of(client, done.error_file_id)
     assert sorted(int(one["custom_id"]) for one in good + bad) == list(range(count))
     assert len(good) == counts_of(done)[1] >= 3
@@ -356,7 +296,8 @@ def test_a_file_is_read_streamed_and_deleted(client: openai.OpenAI, gateway: Gat
     life: Any = {"anchor": "created_at", "seconds": 3600}
     file = client.files.create(file=(name, content), purpose="batch", expires_after=life)
     assert (file.bytes, file.purpose, file.status) == (len(content), "batch", "processed")
-    assert file.expires_at is not None and file.expires_at - file.created_at == 3600
+    assert file.expires_at is not None
+    assert file.expires_at - file.created_at == 3600
     assert not set(file.filename) & set("/\\\r\n")
     assert client.files.wait_for_processing(file.id) == client.files.retrieve(file.id) == file
     with client.files.with_streaming_response.content(file.id) as streamed:
