@@ -16,6 +16,7 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import NotFound, PayloadTooLarge
 from flaskllm.extensions import db
+from flaskllm.jobs.batch import run_batch
 from flaskllm.repositories.ledger import now_ms
 from flaskllm.services import Services
 from flaskllm.services import files as files_module
@@ -175,3 +176,13 @@ def test_who_dies_while_it_writes_them_is_followed_by_another(hall: Services, ca
     hall.file_batches.deliver_all()
     done = hall.file_batches.get(caller, job.id)
     assert [file.id for file in hall.files.list(caller, limit=10)[0]] == [done.details["output_file_id"]]
+
+
+def test_a_turn_of_a_work_horse_leaves_no_housekeeper_that_holds_a_lease(hall: Services, caller: Principal) -> None:
+    """The process ends with the turn, and what a thread of it holds then is nobody's until its lease ends."""
+    request = ChatRequest("demo", [{"role": "user", "content": "hello"}])
+    job = hall.batches.submit(caller, SUBMISSION, [NewItem(question_to_json(request, whole=True))])
+    before = set(threading.enumerate())
+    run_batch(job.id)
+    assert [one.name for one in set(threading.enumerate()) - before if one.name == "housekeeper"] == []
+    assert hall.file_batches.get(caller, job.id).delivered_at is not None
