@@ -32,7 +32,7 @@ LOCK = "requirements.txt"
 DEV_LOCK = "requirements-dev.txt"
 READY_WITHIN = 60.0
 PROCESSES = 1 + min(3, os.cpu_count() or 1)  # of tests at once; many of them wait more than they work
-MOST_TRIED_AGAIN = 3  # tests: more that fail at once are no matter of a busy machine
+MOST_TRIED_AGAIN = 5  # tests: more that fail at once are no matter of a busy machine
 
 HELP = """usage: python run.py [command]
 

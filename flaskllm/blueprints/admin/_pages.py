@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 
 from flaskllm.blueprints._browser import check_form, form_token, keep_form_cookie, sign_out
+from flaskllm.blueprints._http import READS
 from flaskllm.errors import DomainError
 from flaskllm.version import VERSION
 
@@ -58,7 +59,8 @@ def go(endpoint: str, **values: Any) -> Response:
 
 
 def onward(address: str) -> Response:
-    response: Response = redirect(address, 303)  # type: ignore[assignment]
+    status = 302 if request.method in READS else 303
+    response: Response = redirect(address, status)  # type: ignore[assignment]
     response.headers["Cache-Control"] = "no-store"
     return response
 
