@@ -1,4 +1,4 @@
-"""The simulator as a process of its own, so that a killed gateway takes nothing with it."""
+"""The simulator as a process of its own, so that a killed gateway takes nothing with it; and a browser a file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.e2e.browsers import chromium
 from tests.e2e.servers import ROOT
 from tests.upstream import RemoteUpstream
 
@@ -31,3 +33,9 @@ def upstream(remote_simulator: RemoteUpstream) -> Iterator[RemoteUpstream]:
     remote_simulator.reset()
     yield remote_simulator
     remote_simulator.reset()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running

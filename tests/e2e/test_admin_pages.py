@@ -1,77 +1,21 @@
-"""The administrators' pages in a real browser: every journey, at two widths and in both colour schemes.
-
-``ADMIN_SCREENSHOTS=folder`` keeps a picture of each page.
-"""
+"""The administrators' pages in a real browser: the entrance, people, tokens and the audit trail."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 from tests.e2e import servers
-from tests.e2e.browsers import Seen, chromium, looked_at
+from tests.e2e.administrators import FIRST_PAGE, LOOKS, PAYLOAD, Administrator
+from tests.e2e.browsers import looked_at
 from tests.people import PASSWORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-WIDTHS = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-SCHEMES = ("light", "dark")
-RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
 PAGES = ("people", "people/new", "tokens", "tokens/new", "tokens/new?workbook=1", "audit", "session")
-PAYLOAD = '"><img src=x onerror=alert(1)><script>alert(1)</script><link rel=stylesheet href=//evil.example/x.css>'
-
-
-@dataclass
-class Administrator:
-    """Somebody who looks at the pages of a gateway."""
-
-    gateway: servers.Gateway
-    seen: Seen
-
-    @property
-    def page(self) -> Any:
-        return self.seen.page
-
-    def goes(self, name: str) -> None:
-        self.page.goto(f"{self.gateway.url}/admin/{name}")
-
-    def signs_in(self, name: str = "root") -> None:
-        """An account has ten tries a minute, so not everybody is `root`."""
-        self.goes("sign-in")
-        self.page.fill("#f-username", name)
-        self.page.fill("#f-password", PASSWORD)
-        self.page.click("main button")
-        self.page.wait_for_url("**/admin/people")
-
-    def finds_it_sound(self, name: str) -> None:
-        """No rule of accessibility is broken, nothing sticks out, nothing was complained of, nobody else was asked."""
-        keep_picture(self.page, name)
-        found = Axe().run(self.page, options=RULES).response
-        told = [(each["id"], node["html"]) for each in found["violations"] for node in each["nodes"]]
-        assert told == [], name
-        assert len(found["passes"]) > 10
-        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} sticks out"
-        assert self.seen.complaints == [], name
-        assert self.seen.strangers(self.gateway.url) == set()
-
-
-def keep_picture(page: Any, name: str) -> None:
-    if folder := os.environ.get("ADMIN_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +36,7 @@ def founded(gateway: servers.Gateway, browser: Any) -> servers.Gateway:
         seen.page.fill("#f-email", "root@example.com")
         seen.page.fill("#f-password", PASSWORD)
         seen.page.click("main button")
-        seen.page.wait_for_url("**/admin/people")
+        seen.page.wait_for_url(gateway.url + FIRST_PAGE)
         administrator.goes("audit")
         assert seen.page.locator("#rows tr").first.inner_text().split()[2:4] == ["root", "user.create"]
     gateway.flask("users", "create", "ann", "ann@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
@@ -107,18 +51,14 @@ def root(founded: servers.Gateway, browser: Any) -> Iterator[Administrator]:
         yield administrator
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_page_is_sound(founded: servers.Gateway, browser: Any, width: str, scheme: str) -> None:
-    with looked_at(browser, viewport=WIDTHS[width], color_scheme=scheme) as seen:
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_is_sound(founded: servers.Gateway, browser: Any, look: dict[str, Any]) -> None:
+    with looked_at(browser, **look) as seen:
         administrator = Administrator(founded, seen)
         administrator.goes("sign-in")
-        administrator.finds_it_sound(f"sign-in-{width}-{scheme}")
+        administrator.finds_it_sound("sign-in")
         administrator.signs_in("ann")
-        for name in PAGES:
-            administrator.goes(name)
-            assert seen.page.locator("nav a[aria-current]").count() == 1
-            administrator.finds_it_sound(f"{name.replace('/', '-').partition('?')[0]}-{width}-{scheme}")
+        administrator.finds_all_sound(PAGES)
 
 
 def test_a_wrong_password_is_told_and_the_keyboard_alone_gets_in(founded: servers.Gateway, browser: Any) -> None:

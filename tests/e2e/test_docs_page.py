@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import servers
-from tests.e2e.browsers import Seen, chromium, looked_at
+from tests.e2e.browsers import Seen, looked_at
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -18,12 +18,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gateway]:
     folder = tmp_path_factory.mktemp("docs")
     with servers.gunicorn(folder, HEIMDALL_API_PATH="/ai", HEIMDALL_API_TITLE="Gate <b>of</b> ours") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
         yield running
 
 

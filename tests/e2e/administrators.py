@@ -1,0 +1,92 @@
+"""Somebody who looks at the administrators' pages in a real browser, and what every page has to be.
+
+``ADMIN_SCREENSHOTS=folder`` keeps a picture of each page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.e2e import servers
+from tests.e2e.browsers import Seen
+from tests.people import PASSWORD
+
+WIDTHS = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+SCHEMES = ("light", "dark")
+LOOKS = [
+    pytest.param({"viewport": WIDTHS[width], "color_scheme": scheme}, id=f"{width}-{scheme}")
+    for width, scheme in itertools.product(WIDTHS, SCHEMES)
+]
+"""As `browsers.looked_at` takes them: two widths, each in both colour schemes."""
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+PAYLOAD = '"><img src=x onerror=alert(1)><script>alert(1)</script><link rel=stylesheet href=//evil.example/x.css>'
+
+
+FIRST_PAGE = "/admin/people"
+"""Where one comes to after the sign-in."""
+
+
+@dataclass
+class Administrator:
+    """Somebody who looks at the pages of a gateway."""
+
+    gateway: servers.Gateway
+    seen: Seen
+
+    @property
+    def page(self) -> Any:
+        return self.seen.page
+
+    def goes(self, name: str) -> None:
+        self.page.goto(f"{self.gateway.url}/admin/{name}")
+
+    def signs_in(self, name: str = "root") -> None:
+        """An account has ten tries a minute, so not everybody is `root`."""
+        self.goes("sign-in")
+        self.page.fill("#f-username", name)
+        self.page.fill("#f-password", PASSWORD)
+        self.page.click("main button")
+        self.page.wait_for_url(self.gateway.url + FIRST_PAGE)
+
+    def finds_it_sound(self, name: str) -> None:
+        """No rule of accessibility is broken, nothing sticks out, nothing was complained of, nobody else was asked."""
+        self.keeps_picture(name)
+        found = Axe().run(self.page, options=RULES).response
+        told = [(each["id"], node["html"]) for each in found["violations"] for node in each["nodes"]]
+        assert told == [], name
+        assert len(found["passes"]) > 10
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} sticks out"
+        assert self.seen.complaints == [], name
+        assert self.seen.strangers(self.gateway.url) == set()
+
+    def finds_all_sound(self, names: Iterable[str]) -> None:
+        """Each is a page's address after ``/admin/``; its link in the navigation is marked."""
+        for name in names:
+            self.goes(name)
+            assert self.page.locator("nav a[aria-current]").count() == 1, name
+            self.finds_it_sound(name.replace("/", "-").replace("?", "-"))
+
+    def keeps_picture(self, name: str) -> None:
+        if folder := os.environ.get("ADMIN_SCREENSHOTS"):
+            is_dark = self.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+            look = f"{'phone' if self.page.viewport_size['width'] < 500 else 'wide'}-{'dark' if is_dark else 'light'}"
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=str(Path(folder) / f"{name}-{look}.png"), full_page=True)
+
+
+@contextlib.contextmanager
+def gateway_with_administrators(folder: Path, *names: str, **environment: str) -> Iterator[servers.Gateway]:
+    """A gateway under gunicorn; each name is an administrator with `PASSWORD`."""
+    with servers.gunicorn(folder, **environment) as running:
+        for name in names:
+            running.flask("users", "create", name, f"{name}@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        yield running
