@@ -152,7 +152,7 @@ def rotate_token(token_id: str) -> Response:
     "What everybody used, in all and by group",
     answer=usage_wire.USAGE,
     or_as=TABLES,
-    query=report_parameters(GROUPS),
+    query=(*report_parameters(GROUPS), parameter("user_id", "Only this user's calls")),
 )
 def read_usage() -> Response:
     return send_report(None, GROUPS, json_response)

@@ -65,11 +65,18 @@ class UsageTotals:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which calls: one user's (None: everybody's), from ``since`` to before ``until``; either may be left open."""
+    """Which calls: one user's (None: everybody's), from ``since`` to before ``until``; either may be left open.
+
+    Only those of a token, to a ``model`` (as the reports name it) or a provider, or under a tag, where these are given.
+    """
 
     user_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    token_id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    tag: str | None = None
 
 
 def series(
@@ -125,6 +132,11 @@ def token_names(session: Session, ids: Sequence[str]) -> dict[str, str]:
 def tags_of(held: str | None) -> list[str]:
     """The tags that a row holds as JSON."""
     return json.loads(held) if held else []
+
+
+def has_tag(column: Any, tag: str) -> ColumnElement[bool]:
+    """Whether a row's tags, JSON as `tags_of` reads it, hold this one; by its exact letters in any database."""
+    return func.replace(column, json.dumps(tag, ensure_ascii=False), "") != column
 
 
 # -- days -------------------------------------------------------------------------------------------------------------
@@ -185,7 +197,10 @@ def _within(query: Select[Any], span: Span) -> Select[Any]:
         query = query.where(CallRow.started_at >= int(span.since.timestamp() * 1000))
     if span.until is not None:
         query = query.where(CallRow.started_at < int(span.until.timestamp() * 1000))
-    return query
+    for key, value in (("token", span.token_id), ("model", span.model), ("provider", span.provider)):
+        if value is not None:
+            query = query.where(KEYS[key] == value)
+    return query if span.tag is None else query.where(has_tag(CallRow.tags, span.tag))
 
 
 def _sums() -> list[ColumnElement[Any]]:

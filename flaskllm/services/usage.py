@@ -124,14 +124,15 @@ class UsageService:
         log.info("llm_request", extra={"fields": fields})
 
     def report(
-        self, user_id: str | None, since: datetime | None, until: datetime | None, *, by: Sequence[str]
+        self, user_id: str | None, since: datetime | None, until: datetime | None, *, by: Sequence[str], **only: str
     ) -> UsageReport:
         """What one user's calls (None: everybody's) added up to between two moments, in all and by some of `GROUPS`.
 
-        Tags are those that a token had at the call; a call counts under each of them. Raises `InvalidRequest` where
-        that is more than anybody reads.
+        ``only``: those of this ``token_id``, ``model``, ``provider`` or ``tag``, as `Span` has them. Tags are those
+        that a token had at the call; a call counts under each of them. Raises `InvalidRequest` where that is more than
+        anybody reads.
         """
-        span = Span(user_id, since, until)
+        span = Span(user_id, since, until, **only)
         with self._database.reading() as session:
             found = series(session, span, by, most=MOST_GROUPS + 1, zone=self.zone)
             if len(found) > MOST_GROUPS:

@@ -127,6 +127,32 @@ def test_names_stay_readable_when_token_and_account_are_gone(gateway_caller: tup
     assert (row["username"], row["token_name"], row["tag"], row["provider"]) == ("ana", "sheet", "emea", "openai")
 
 
+# -- only some --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query, count",
+    [
+        ("user_id=v", 1), ("token_id=t", 1), ("model=gpt-4o", 4), ("model=unheard", 1), ("provider=anthropic", 1),
+        ("tag=sales", 2), ("tag=Sales", 0), ("tag=%25", 0), ("tag=sales&token_id=t", 1), ("provider=none", 0),
+    ],
+)  # fmt: skip
+def test_only_the_calls_that_are_asked_for_are_counted(in_berlin: Person, query: str, count: int) -> None:
+    write_calls(
+        in_berlin.http.application, {}, {"user_id": "v"}, {"token_id": "t", "tags": '["emea","sales"]'},
+        {"provider": "anthropic", "backend_model": "claude"}, {"tags": '["sales"]'},
+        {"backend_model": None, "provider": None, "model": "unheard", "tags": '["presales"]'},
+    )  # fmt: skip
+    report = report_of(in_berlin, f"{query}&group_by=day")
+    assert report["requests"] == count
+    assert report["cost"] == pytest.approx(count / 1000)
+
+
+def test_nobody_reads_of_another_by_naming_them(app: Flask) -> None:
+    refused = Person(app).call("GET", "/api/usage?user_id=v")
+    assert (refused.status_code, refused.json["error"]["details"][0]["field"]) == (400, "user_id")  # type: ignore[index]
+
+
 # -- sums -------------------------------------------------------------------------------------------------------------
 
 
