@@ -33,6 +33,7 @@ def worker(*, once: bool) -> None:
     """Answer batches, settle what dead processes left, sweep what has expired."""
     settings = current_app.extensions["flaskllm_settings"]
     if once:
+        services.workers.beat()
         services.housekeeper.run_due()
         taken = services.batch_worker.work(Bounds())
         services.file_batches.deliver_all()
@@ -51,6 +52,7 @@ def _by_itself() -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    services.housekeeper.add(services.workers.chore())
     services.housekeeper.wake()
     services.batch_worker.work(Bounds(lingers=True), stopped)
     services.shutdown.stop()

@@ -73,7 +73,9 @@ from flaskllm.services.routes import RouteService
 from flaskllm.services.shutdown import MARGIN_S, Shutdown
 from flaskllm.services.templates import TemplateService
 from flaskllm.services.tokens import TokenService
+from flaskllm.services.troubles import TroubleService
 from flaskllm.services.usage import UsageService
+from flaskllm.services.workers import WorkerWatch
 from flaskllm.version import VERSION
 from flaskllm.wire.embeddings import read_embeddings, write_embeddings
 from flaskllm.wire.file_batches import DOOR as FILES_DOOR
@@ -257,6 +259,7 @@ class _Wiring:
         ]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
+        workers = WorkerWatch(self.database)
         return Services(
             accounts=accounts,
             tokens=tokens,
@@ -291,8 +294,27 @@ class _Wiring:
             quotas=quotas,
             external_calls=self._external_calls(),
             outbox=self.outbox,
+            workers=workers,
+            troubles=TroubleService(
+                self.database,
+                catalogue=catalogue.current,
+                board=board,
+                keys=ring,
+                workers=workers,
+                quotas=quotas,
+                zone=ZoneInfo(settings.budget_timezone),
+                mode=settings.mode,
+                redis=self.redis,
+                folder=settings.root / settings.instance_path,
+                refuses_unpriced=settings.unpriced_models == "refuse",
+            ),
             health=HealthService(
-                self.database, redis=self.redis, mode=settings.mode, shutdown=self.shutdown, breakers=board.state
+                self.database,
+                redis=self.redis,
+                mode=settings.mode,
+                shutdown=self.shutdown,
+                worker=lambda: workers.look().state,
+                breakers=board.state,
             ),
             housekeeper=housekeeper,
             shutdown=self.shutdown,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 from flaskllm.extensions import services
@@ -25,6 +26,7 @@ def run_batch(job_id: object) -> None:
     if not isinstance(job_id, str) or (job_id and not services.batches.exists(job_id)):
         log.warning("the doorbell rang for a job that is not there")
     services.outbox.stop()  # its process ends with the turn, and nobody's slow receiver may hold that up
+    services.housekeeper.add(services.workers.chore(os.getppid()))
     services.housekeeper.wake()
     taken = services.batch_worker.work(Bounds(seconds=TURN_S, items=TURN_ITEMS), stopped)
     services.housekeeper.finish(TIDY_S)  # it may hold what would be waited for until its lease ends
@@ -35,6 +37,7 @@ def run_batch(job_id: object) -> None:
 
 def sweep() -> None:
     """The housekeeping, where no web process does it."""
+    services.workers.beat(os.getppid())
     services.housekeeper.run_due()
     services.batches.ring_if_open()
     services.outbox.deliver_all(TOLD_S)

@@ -13,6 +13,7 @@ from flaskllm.models import (
     prompt,
     quota,
     response,
+    worker,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "prompt",
     "quota",
     "response",
+    "worker",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import delete, exists, func, select, text, update
+from sqlalchemy import Select, delete, exists, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -43,7 +43,7 @@ from flaskllm.errors import Conflict
 from flaskllm.models.batch import BatchItemRow, BatchJobRow
 from flaskllm.models.types import new_id
 from flaskllm.repositories import outbox
-from flaskllm.repositories.clock import with_now
+from flaskllm.repositories.clock import now_of, with_now
 from flaskllm.repositories.committer import Connection
 from flaskllm.repositories.ledger import MOST_SUM, now_ms
 
@@ -674,13 +674,20 @@ def _item_of(row: Any) -> Item:
 
 def count_claimable(session: Session) -> int:
     """Jobs with something to do, paused ones too."""
+    return session.scalar(_claimable()) or 0
+
+
+def count_waiting(session: Session, *, for_ms: int) -> int:
+    """Jobs with something to do now that have been there for so long."""
+    row, at = BatchJobRow, now_of(session)
+    return session.scalar(_claimable().where(row.created_at < at - for_ms, row.resumes_at <= at)) or 0
+
+
+def _claimable() -> Select[int]:
     row, item = BatchJobRow, BatchItemRow
     has_open = exists().where(item.job_id == row.id, item.state == OPEN)
     query = select(func.count()).select_from(row)
-    found = session.scalar(
-        query.where(row.finished_at.is_(None), row.ending.is_(None), row.status != INCOMING, has_open)
-    )
-    return found or 0
+    return query.where(row.finished_at.is_(None), row.ending.is_(None), row.status != INCOMING, has_open)
 
 
 def old_jobs(session: Session, *, ended_before: int, incoming_before: int) -> list[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "UserFilters",
     "add_user",
     "count_other_admins",
+    "count_users",
     "find_by_login",
     "find_by_name",
     "get_user",
@@ -84,6 +85,10 @@ def _conditions(filters: UserFilters) -> Iterator[ColumnElement[bool]]:
     if "search" in filters:
         key = folded(filters["search"])
         yield User.username_key.contains(key, autoescape=True) | User.email_key.contains(key, autoescape=True)
+
+
+def count_users(session: Session, filters: UserFilters) -> int:
+    return session.scalar(select(func.count()).select_from(User).where(*_conditions(filters))) or 0
 
 
 def count_other_admins(session: Session, user_id: str) -> int:

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from flaskllm.services.shutdown import Shutdown
     from flaskllm.services.templates import TemplateService
     from flaskllm.services.tokens import TokenService
+    from flaskllm.services.troubles import TroubleService
     from flaskllm.services.usage import UsageService
+    from flaskllm.services.workers import WorkerWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Services:
     idempotency: Idempotency
     templates: TemplateService
     usage: UsageService
+    workers: WorkerWatch
+    troubles: TroubleService
     reconciliation: ReconciliationService
     audit: AuditTrail
     limits: Limits

@@ -69,6 +69,16 @@ class _Tally:
         self.since, self.answered, self.failed, self.in_a_row = moment, 0, 0, 0
 
 
+@dataclass(frozen=True, slots=True)
+class OpenWay:
+    """A breaker that is open: since when (seconds since 1970), and the provider's first words."""
+
+    provider: Provider
+    endpoint: str
+    opened_at: float
+    error: str
+
+
 class CircuitBoard:
     """Who is told how each attempt ends, and says who may be asked. ``clock``: monotonic seconds.
 
@@ -232,6 +242,16 @@ class CircuitBoard:
         return tell_everybody(self._db, self._catalogue, write)
 
     # -- what others want to know -------------------------------------------------------------------------------------
+
+    def open_ways(self) -> list[OpenWay]:
+        """The breakers that are open, of addresses and keys in use, the oldest first."""
+        catalogue: Catalogue = self._catalogue.current()
+        found = [
+            OpenWay(provider, endpoint.id, circuit.opened_at, circuit.error)
+            for provider, endpoint, key in _ways(catalogue)
+            if (circuit := catalogue.circuits.get(_circuit_id(_way(provider, endpoint, key)))) is not None
+        ]
+        return sorted(found, key=lambda way: way.opened_at)
 
     def state(self) -> dict[tuple[str, str], int]:
         """How many breakers are open of each address in use, by provider and endpoint."""

@@ -1,4 +1,4 @@
-"""Is it well: the database, Redis, and the process itself."""
+"""Is it well: the database, Redis, who works on batches, and the process itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ FRESH_S = 1.0
 
 
 class HealthService:
-    """``redis``: the client, or None in *sql* mode. ``breakers``: how many are open, by provider and endpoint."""
+    """``redis``: the client, or None in *sql* mode. ``worker``: its state. ``breakers``: how many are open, by provider
+    and endpoint."""
 
     def __init__(
         self,
@@ -24,16 +25,17 @@ class HealthService:
         redis: Any,
         mode: str,
         shutdown: Shutdown,
+        worker: Callable[[], str],
         breakers: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
         self._database, self._redis, self._mode, self._shutdown = database, redis, mode, shutdown
-        self._breakers = breakers
+        self._breakers, self._worker = breakers, worker
         self._last: tuple[float, dict[str, Any]] = (0.0, {})
 
     def ready(self) -> dict[str, Any]:
         """``{"status": "ok" | "degraded" | "down", "checks": {…}, "mode"}``.
 
-        Redis away, or a provider's breaker open, is only degraded.
+        Redis away, no worker for items that wait, or a provider's breaker open, is only degraded.
         """
         taken, answer = self._last
         if time.monotonic() - taken > FRESH_S or not answer:
@@ -42,17 +44,26 @@ class HealthService:
         return {**answer, "status": "down"} if self._shutdown.draining else answer
 
     def _look(self) -> dict[str, Any]:
-        checks = {"database": _state(self._database.ping), "redis": "off", "worker": "off", "providers": "ok"}
+        checks = {"database": state_of(self._database.ping), "redis": "off", "worker": "off", "providers": "ok"}
         if self._redis is not None:
-            checks["redis"] = _state(self._redis.ping)
-        if checks["database"] == "ok" and any(self._breakers().values()):
-            checks["providers"] = "degraded"
-        is_less = checks["redis"] == "down" or checks["providers"] != "ok"
+            checks["redis"] = state_of(self._redis.ping)
+        if checks["database"] == "ok":
+            self._look_further(checks)
+        is_less = "down" in (checks["redis"], checks["worker"]) or checks["providers"] != "ok"
         status = "down" if checks["database"] != "ok" else "degraded" if is_less else "ok"
         return {"status": status, "checks": checks, "mode": self._mode}
 
+    def _look_further(self, checks: dict[str, str]) -> None:
+        """What is asked of the database; one that goes away meanwhile is down."""
+        try:
+            checks["worker"] = self._worker()
+            checks["providers"] = "degraded" if any(self._breakers().values()) else "ok"
+        except Unavailable:
+            checks["database"] = "down"
 
-def _state(ask: Callable[[], Any]) -> str:
+
+def state_of(ask: Callable[[], Any]) -> str:
+    """``ok``, or ``down`` where it raises."""
     try:
         ask()
     except Unavailable:

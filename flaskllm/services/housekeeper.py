@@ -29,13 +29,18 @@ class Housekeeper:
     """Runs chores when they are due; a chore that fails is told in the log and tried again at its next time."""
 
     def __init__(self, chores: Sequence[Chore], *, threads: bool) -> None:
-        self._chores = chores
+        self._chores = list(chores)
         self._threads = threads
         self._due = {chore.name: 0.0 for chore in chores}
         self._owner = 0
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+
+    def add(self, chore: Chore) -> None:
+        """One more, due at once: for what only some processes do. Before the first `wake`."""
+        self._chores = [*self._chores, chore]
+        self._due[chore.name] = 0.0
 
     def wake(self) -> None:
         """Called with each request: starts the thread once a process, or does what is due where there are none."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from flaskllm.domain.catalogue import Candidate, Catalogue, Key, KeyRest
+from flaskllm.domain.catalogue import Candidate, Catalogue, Key, KeyRest, Provider
 from flaskllm.errors import ProviderFailure, Unavailable
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.providers import (
@@ -72,6 +72,16 @@ class KeyRing:
     def _rest_of(self, key: Key | None) -> KeyRest | None:
         rest = self._catalogue.current().rests.get(key.id) if key else None
         return rest if rest is not None and key is not None and rest.hint == key.hint else None
+
+    def aside(self) -> list[tuple[Provider, KeyRest]]:
+        """The keys in use that are put aside now."""
+        catalogue, moment = self._catalogue.current(), self._clock()
+        keys = {key.id: (provider, key) for provider in catalogue.on for end in provider.endpoints for key in end.keys}
+        return [
+            (provider, rest)
+            for provider, key in keys.values()
+            if (rest := self._rest_of(key)) is not None and moment < rest.until
+        ]
 
     # -- what the attempts tell ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -29,6 +29,7 @@ from flaskllm.domain.quota import (
 from flaskllm.errors import Conflict, NotFound, invalid
 from flaskllm.models.types import now
 from flaskllm.repositories import quotas as repository
+from flaskllm.repositories.budgets import Filled
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.quotas import QuotaRow
 from flaskllm.repositories.users import get_user
@@ -101,6 +102,28 @@ class QuotaService:
             rows = repository.load_quotas(session, after=after, limit=limit + 1)
             views = [self._view(session, row) for row in rows[:limit]]
         return views, rows[limit - 1].subject if len(rows) > limit else None
+
+    def nearly_spent(self, share: float) -> list[Filled]:
+        """The budgets of which this share and more is spent in their period of now."""
+        at = datetime.now(self._zone)
+        with self._db.reading() as session:
+            held = [
+                (row.subject, budget, (BUDGET_PREFIX + row.subject, period_key(budget.period, at)))
+                for row in repository.load_quotas(session)
+                for budget in _quota(row).budgets
+            ]
+            sums = repository.spent_of(session, [key for _, _, key in held])
+            full = [
+                Filled("quota", subject, subject.partition(":")[2], budget.amount, budget.period, sums[key][0])
+                for subject, budget, key in held
+                if sums.get(key, (0, 0))[0] >= max(1, share * budget.amount)
+            ]
+            return [self._named(session, one) for one in full]
+
+    @staticmethod
+    def _named(session: Session, budget: Filled) -> Filled:
+        user = get_user(session, budget.name) if budget.id.startswith("user:") else None
+        return replace(budget, name=user.username) if user else budget
 
     def get(self, subject: str) -> QuotaView:
         """Raises `NotFound`."""

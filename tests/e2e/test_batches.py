@@ -113,6 +113,7 @@ def test_dead_workers_lose_no_item_and_answer_none_twice(
             "completed", {"total": ITEMS, "completed": ITEMS, "failed": 0}
         )  # fmt: skip
         check_books(gateway, upstream, token, job_id, ITEMS)
+        assert gateway.get("/health/ready")[1]["checks"]["worker"] == "ok"
         assert receiver.wait_for(1, ENDS_IN_S)[0].event["data"] == job
         assert [one.stop() for one in hands[1:]] == [0, 0]
     assert len({one.id for one in receiver.got}) == 1
