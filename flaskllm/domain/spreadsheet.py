@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,8 +12,9 @@ from flaskllm.domain.prompt import PromptKind
 
 MOST_CELL = 32_767
 """Characters that a cell holds (Excel's specifications and limits)."""
-STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What makes a spreadsheet take a text for a formula, full-width forms too (OWASP, CSV injection)."""
+STARTS_A_FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\ufeff\u200b\"';,]*[=+\-@|%＝＋－＠]")
+"""What makes a spreadsheet take a text for a formula, full-width forms too (OWASP, CSV injection); also behind what one
+skips, or splits cells at."""
 
 
 class RowStatus(StrEnum):
@@ -80,10 +82,10 @@ def values_of(kind: PromptKind, text: str, result: Any) -> tuple[str, ...]:
 def cell_safe(text: str) -> str:
     """The text as one that no spreadsheet takes for a formula.
 
-    >>> cell_safe("=1+1")
-    "'=1+1"
+    >>> cell_safe("=1+1"), cell_safe("1+1")
+    ("'=1+1", '1+1')
     """
-    return f"'{text}" if text.startswith(STARTS_A_FORMULA) else text
+    return f"'{text}" if STARTS_A_FORMULA.match(text) else text
 
 
 def fits_a_cell(text: str) -> bool:

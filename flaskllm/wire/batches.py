@@ -30,9 +30,9 @@ from flaskllm.domain.batch import (
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import iso
 from flaskllm.domain.pricing import dollars_text, to_dollars
+from flaskllm.domain.spreadsheet import cell_safe
 from flaskllm.errors import MOST_TOLD, Detail, InvalidRequest, invalid, invalid_for
 from flaskllm.wire import shapes
-from flaskllm.wire.cells import safe
 from flaskllm.wire.checks import Check, faults_of, integer, text
 from flaskllm.wire.json import decode_value
 from flaskllm.wire.json_items import LARGEST_VALUE, parts_of
@@ -357,9 +357,9 @@ def write_table(items: Iterable[Item]) -> Iterator[bytes]:
         words = (found.text, found.finish_reason, found.model) if found else ("", None, None)
         error = (found.error_code, found.error_message) if found else (None, None)
         yield _row([
-            item.index, safe(item.custom_id or ""), found.state if found else PENDING,
-            *(safe(word or "") for word in words), *(tokens.get(name, "") for name in TOKEN_COLUMNS), cost,
-            *(safe(word or "") for word in error),
+            item.index, cell_safe(item.custom_id or ""), found.state if found else PENDING,
+            *(cell_safe(word or "") for word in words), *(tokens.get(name, "") for name in TOKEN_COLUMNS), cost,
+            *(cell_safe(word or "") for word in error),
         ])  # fmt: skip
 
 

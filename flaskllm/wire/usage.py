@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from flaskllm.domain.pricing import dollars_text, to_dollars
+from flaskllm.domain.spreadsheet import cell_safe
 from flaskllm.domain.usage import BUCKETS, PIECES
 from flaskllm.errors import invalid
 from flaskllm.wire import xlsx
-from flaskllm.wire.cells import safe
 from flaskllm.wire.shapes import COUNT, MOMENT, STRING, Shape, maybe, record, several
 
 MOST_TOLD = 2**63 - 1
@@ -125,7 +125,7 @@ def write_csv(report: Any) -> str:
     writer = csv.writer(lines, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow([*columns, *SUM_COLUMNS])
     for group, held in report.series:
-        writer.writerow([*(safe(group[name] or "") for name in columns), *_flat(_sums(held)).values()])
+        writer.writerow([*(cell_safe(group[name] or "") for name in columns), *_flat(_sums(held)).values()])
     return lines.getvalue()
 
 
