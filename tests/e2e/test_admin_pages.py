@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import servers
-from tests.e2e.administrators import FIRST_PAGE, LOOKS, PAYLOAD, Administrator
+from tests.e2e.administrators import FIRST_PAGE, LOOKS, PAYLOAD, WIDTHS, Administrator
 from tests.e2e.browsers import looked_at
 from tests.people import PASSWORD
 
@@ -76,6 +76,20 @@ def test_a_wrong_password_is_told_and_the_keyboard_alone_gets_in(founded: server
         assert seen.page.evaluate("document.activeElement.textContent") == "Skip to the content"
         seen.page.keyboard.press("Enter")
         assert seen.page.evaluate("document.activeElement.id") == "main"
+
+
+def test_on_a_phone_the_pages_are_behind_a_button(founded: servers.Gateway, browser: Any) -> None:
+    with looked_at(browser, viewport=WIDTHS["phone"]) as seen:
+        Administrator(founded, seen).signs_in("ann")
+        menu, link = seen.page.locator(".menu"), seen.page.locator("nav a:has-text('Audit')")
+        assert (link.is_visible(), menu.get_attribute("aria-expanded")) == (False, "false")
+        menu.press("Enter")
+        assert (link.is_visible(), menu.get_attribute("aria-expanded")) == (True, "true")
+        link.click()
+        seen.page.wait_for_selector("h1:has-text('Audit')")
+        menu.click()
+        seen.page.click("text=Sign out")
+        seen.page.wait_for_url("**/admin/sign-in")
 
 
 def test_after_a_sign_out_the_back_button_shows_nothing(root: Administrator) -> None:

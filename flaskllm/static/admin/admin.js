@@ -30,6 +30,18 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+/* On a phone the list of pages is folded away behind a button; without scripts it just stands there. */
+const menu = document.querySelector(".menu");
+if (menu) {
+  const frame = menu.closest(".frame");
+  menu.hidden = false;
+  frame.classList.add("foldable");
+  menu.addEventListener("click", () => {
+    const isOpen = frame.classList.toggle("unfolded");
+    menu.setAttribute("aria-expanded", String(isOpen));
+  });
+}
+
 /* A page that htmx has put in place is read from its beginning, as one that was loaded is. */
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id === "main") {
