@@ -15,6 +15,7 @@ __all__ = [
     "add_token",
     "count_live",
     "find_by_hash",
+    "find_by_token_name",
     "get_token",
     "list_tokens",
     "lock_token",
@@ -38,6 +39,12 @@ def get_token(session: Session, token_id: str, *, owner_id: str | None) -> ApiTo
     """Somebody else's token is as good as none; ``owner_id`` None is the operator, who sees all."""
     query = select(ApiToken).options(joinedload(ApiToken.user)).where(ApiToken.id == token_id)
     return session.scalar(query if owner_id is None else query.where(ApiToken.user_id == owner_id))
+
+
+def find_by_token_name(session: Session, name: str, *, most: int) -> Sequence[ApiToken]:
+    """Whoever's; names are not unique."""
+    query = select(ApiToken).options(joinedload(ApiToken.user)).where(ApiToken.name == name)
+    return session.scalars(query.limit(most)).all()
 
 
 def list_tokens(

@@ -216,6 +216,14 @@ class AccountService:
         with self._db.reading() as session:
             return _found(repository.find_by_name(session, username))
 
+    def named(self, text: str) -> User:
+        """By name or id, also where the account is closed: what it used stays under its name. Raises `NotFound`."""
+        with self._db.reading() as session:
+            user = repository.find_by_name(session, text) or repository.get_user(session, text)
+        if user is None:
+            raise NotFound("There is no such user.")
+        return user
+
     def list_users(
         self, *, limit: int | None = None, after: str | None = None, **filters: Unpack[UserFilters]
     ) -> tuple[Sequence[User], str | None]:

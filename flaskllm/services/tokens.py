@@ -175,6 +175,15 @@ class TokenService:
         with self._db.reading() as session:
             return _found(repository.get_token(session, token_id, owner_id=owner_id))
 
+    def named(self, text: str) -> ApiToken:
+        """By id or name, also where it is revoked. Raises `NotFound`, and `Conflict` for a name that several have."""
+        with self._db.reading() as session:
+            token = repository.get_token(session, text, owner_id=None)
+            found = [token] if token else repository.find_by_token_name(session, text, most=2)
+        if len(found) > 1:
+            raise Conflict("Several tokens have this name.")
+        return _found(found[0] if found else None)
+
     def change(self, principal: Principal, token_id: str, fields: TokenFields, *, actor: Actor = SYSTEM) -> ApiToken:
         _needs_a_person(principal)
         return self.change_any(token_id, fields, owner_id=principal.user_id, actor=actor)

@@ -21,6 +21,7 @@ POLICY = (
 )
 """No inline script or style, nothing from elsewhere."""
 NAVIGATION = (
+    ("admin.show_usage", "Usage"),
     ("admin.list_people", "People"),
     ("admin.list_tokens", "Tokens"),
     ("admin.list_audit", "Audit"),
