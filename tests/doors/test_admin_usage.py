@@ -46,9 +46,7 @@ def used(root: Visitor) -> Visitor:
 def rows(answer: TestResponse) -> list[str]:
     """Each row of the table, as it is read."""
     body = answer.text.partition('<tbody id="rows">')[2].partition("</tbody>")[0]
-    return [
-        " ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
-    ]
+    return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
 
 
 def told_at(answer: TestResponse, field: str) -> bool:
@@ -61,23 +59,23 @@ def told_at(answer: TestResponse, field: str) -> bool:
 def test_the_last_month_by_day_is_shown_where_nothing_is_asked(used: Visitor) -> None:
     shown = used.get("/admin/usage")
     day = datetime.fromtimestamp(TODAY / 1000, UTC).date()
-    assert rows(shown) == [f"{day} 3 1 30 15 $0 $2.00"]
-    assert "1 calls have no known price" in words(shown)
+    assert rows(shown) == [f"{day} 3 $2.00 1 30 15 $0"]
+    assert "1 without a known price" in words(shown)
     assert len(rows(used.get("/admin/usage?from="))) == 2  # everything there is
 
 
 @pytest.mark.parametrize(
     "query, found",
     [
-        ("by=model", ["claude 1 0", "gpt-4o 1 0", "gpt-4o-mini 1 1"]),
-        ("by=model&order=cost", ["gpt-4o 1 0", "gpt-4o-mini 1 1", "claude 1 0"]),
-        ("by=model&order=errors", ["gpt-4o-mini 1 1", "claude 1 0", "gpt-4o 1 0"]),
-        ("by=provider&then=model&user=ROOT", ["openai gpt-4o 1 0", "openai gpt-4o-mini 1 1"]),
-        ("by=user&then=token&last=tag", ["root sheet emea 2 1", "root sheet sales 2 1", "u – – 1 0"]),
-        ("by=token&token=sheet", ["sheet 2 1"]),
-        ("by=tag&tag=sales", ["emea 2 1", "sales 2 1"]),
-        ("by=provider&provider=anthropic", ["anthropic 1 0"]),
-        ("by=model&model=gpt-4o-mini", ["gpt-4o-mini 1 1"]),
+        ("by=model", ["claude 1 $0 0", "gpt-4o 1 $2.00 0", "gpt-4o-mini 1 $0.0050 1"]),
+        ("by=model&order=cost", ["gpt-4o 1", "gpt-4o-mini 1", "claude 1"]),
+        ("by=model&order=errors", ["gpt-4o-mini 1", "claude 1", "gpt-4o 1"]),
+        ("by=provider&then=model&user=ROOT", ["openai gpt-4o 1", "openai gpt-4o-mini 1"]),
+        ("by=user&then=token&last=tag", ["root sheet emea 2", "root sheet sales 2", "u – – 1"]),
+        ("by=token&token=sheet", ["sheet 2 $2.01 1"]),
+        ("by=tag&tag=sales", ["emea 2", "sales 2"]),
+        ("by=provider&provider=anthropic", ["anthropic 1"]),
+        ("by=model&model=gpt-4o-mini", ["gpt-4o-mini 1"]),
         ("by=model&model=none", ["No calls in this span."]),
     ],
 )
@@ -97,7 +95,7 @@ def test_usage_of_a_closed_account_is_still_found_by_its_name(used: Visitor) -> 
     alice = used.services.accounts.create_user("alice", "alice@example.com", "Secret123456")
     write_calls_of(used, alice.id)
     used.services.accounts.close_user(alice.id)
-    assert rows(used.get("/admin/usage?by=user&user=alice"))[0].startswith("alice 1 0")
+    assert rows(used.get("/admin/usage?by=user&user=alice"))[0].startswith("alice 1 $")
 
 
 def write_calls_of(visitor: Visitor, user_id: str) -> None:

@@ -39,7 +39,9 @@ def month_of_calls(gateway: servers.Gateway, count: int = 1500) -> None:
         tokens = [row[0] for row in database.execute("SELECT id FROM api_tokens")]
         rows = [_call(chance, number, now, users, tokens) for number in range(count)]
         columns = ", ".join(rows[0])
-        database.executemany(f"INSERT INTO calls ({columns}) VALUES ({', '.join(f':{name}' for name in rows[0])})", rows)
+        database.executemany(
+            f"INSERT INTO calls ({columns}) VALUES ({', '.join(f':{name}' for name in rows[0])})", rows
+        )
         database.commit()
 
 

@@ -15,12 +15,12 @@ def dollars(nano: int | None) -> str:
     """10⁻⁹ dollar as dollars: cents from one dollar on, else as many places as it takes to see something.
 
     >>> dollars(1_234_567_000_000), dollars(21_300_000), dollars(213_000), dollars(1), dollars(0)
-    ('$1,234.57', '$0.0213', '$0.000213', '$0.000000001', '$0')
+    ('$1,234.57', '$0.0213', '$0.00021', '$0.000000001', '$0')
     """
     if not nano:
         return NOTHING if nano is None else "$0"
     amount = Decimal(nano) / NANO
-    places = 2 if amount >= 1 else min(max(4, 2 - amount.adjusted()), 9)
+    places = 2 if amount >= 1 else min(max(4, 1 - amount.adjusted()), 9)
     return f"${amount:,.{places}f}"
 
 

@@ -26,10 +26,10 @@ LEVELS = ("by", "then", "last")
 """The groups, from the outermost."""
 ORDERS = {
     "": ("as grouped", None),
-    "cost": ("highest cost first", lambda held: held.cost),
-    "requests": ("most requests first", lambda held: held.requests),
-    "tokens": ("most tokens first", lambda held: held.prompt_tokens + held.completion_tokens),
-    "errors": ("most errors first", lambda held: held.errors),
+    "cost": ("highest cost", lambda held: held.cost),
+    "requests": ("most requests", lambda held: held.requests),
+    "tokens": ("most tokens", lambda held: held.prompt_tokens + held.completion_tokens),
+    "errors": ("most errors", lambda held: held.errors),
 }
 USUAL_DAYS = 30
 """What is shown where nobody has said from when."""
