@@ -72,7 +72,7 @@ def test_the_last_month_by_day_is_shown_where_nothing_is_asked(used: Visitor) ->
         ("by=model&order=errors", ["gpt-4o-mini 1", "claude 1", "gpt-4o 1"]),
         ("by=provider&then=model&user=ROOT", ["openai gpt-4o 1", "openai gpt-4o-mini 1"]),
         ("by=user&then=token&last=tag", ["root sheet emea 2", "root sheet sales 2", "u – – 1"]),
-        ("by=token&token=sheet", ["sheet 2 $2.01 1"]),
+        ("by=token&token=sheet", ["sheet 2 $2.00 1"]),
         ("by=tag&tag=sales", ["emea 2", "sales 2"]),
         ("by=provider&provider=anthropic", ["anthropic 1"]),
         ("by=model&model=gpt-4o-mini", ["gpt-4o-mini 1"]),
