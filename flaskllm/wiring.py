@@ -267,7 +267,7 @@ class _Wiring:
             catalogue=catalogue,
             router=router,
             factory=factory,
-            providers=ProviderService(desk, factory, provider_keys, addresses),
+            providers=ProviderService(desk, factory, provider_keys, addresses, breakers=board.state),
             provider_models=ModelService(desk),
             provider_keys=provider_keys,
             routes=RouteService(desk),

@@ -69,6 +69,7 @@ class AnthropicAdapter(ProviderAdapter):
     """Claude, at Anthropic's own address or a proxy of the same wire."""
 
     kind = "anthropic"
+    TITLE = "Anthropic"
     wire = "anthropic"
     KEY_FAULT = re.compile(r"your credit balance is too low", re.IGNORECASE)
     DEFAULT_BASE = "https://api.anthropic.com"

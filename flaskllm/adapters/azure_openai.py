@@ -17,6 +17,7 @@ class AzureOpenAIAdapter(OpenAIAdapter):
     """The classic path names the deployment and an ``api-version``; without one the newer ``/openai/v1`` is used."""
 
     kind = "azure_openai"
+    TITLE = "Azure OpenAI"
     DEFAULT_BASE = ""
     CONNECTION: ClassVar[tuple[Field, ...]] = (
         Field("api_base", help="The resource's address, https://NAME.openai.azure.com."),

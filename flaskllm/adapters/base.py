@@ -132,6 +132,8 @@ class ProviderAdapter(ABC):
     """Speaks to one provider. Subclasses give `encode`, `decode`, `decoder`, `headers` and `url`."""
 
     kind: ClassVar[str]
+    TITLE: ClassVar[str] = ""
+    """What people call a service of this kind; empty: as the kind itself."""
     wire: ClassVar[str] = ""
     """Fields that nobody knows are passed on where the caller speaks the same wire: ``"openai"``, ``"anthropic"`` …"""
     FOREIGN: ClassVar[frozenset[str]] = frozenset()

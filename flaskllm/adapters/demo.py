@@ -37,6 +37,7 @@ class DemoAdapter(ProviderAdapter):
     """Answers by itself; takes every parameter, since none changes what it has to say but length, stop and count."""
 
     kind = "demo"
+    TITLE = "Demo"
     wire = "openai"
     ABILITIES = frozenset({"chat", "stream", "tools", "json_schema", "images", "embeddings", "image_generation"})
     CONNECTION: ClassVar[tuple[Field, ...]] = ()

@@ -65,6 +65,7 @@ class GeminiAdapter(GeminiMedia):
     """Google's Gemini API. It fetches no addresses: the orchestrator puts images into the request."""
 
     kind = "gemini"
+    TITLE = "Google Gemini"
     wire = "gemini"
     ABILITIES = frozenset({"chat", "stream", "tools", "json_schema", "images", "embeddings", "image_generation"})
     KEY_FAULT = re.compile(r"api key (?:not valid|expired)", re.IGNORECASE)

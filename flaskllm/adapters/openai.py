@@ -39,6 +39,7 @@ class OpenAIAdapter(OpenAIMedia):
     """OpenAI's own service."""
 
     kind = "openai"
+    TITLE = "OpenAI"
     wire = "openai"
     ABILITIES = frozenset(
         {
@@ -211,6 +212,7 @@ class GrokAdapter(OpenAIAdapter):
     """xAI: the same wire; which models take penalties and ``stop`` stands in the catalogue's rows."""
 
     kind = "grok"
+    TITLE = "xAI Grok"
     DRAWS: ClassVar[Table] = {"n": "n", "user": "user"}
     DEFAULT_BASE = "https://api.x.ai/v1"
     KEY_FAULT = re.compile(r"incorrect api key", re.IGNORECASE)
@@ -230,6 +232,8 @@ class CompatibleAdapter(OpenAIAdapter):
     """llama.cpp, vLLM, Ollama and all others that take OpenAI's requests; a key is optional."""
 
     kind = "openai_compatible"
+    TITLE = "A server that speaks OpenAI's wire"
+    DEFAULT_BASE = ""
     KEY_REQUIRED = False
     FOREIGN = frozenset({"top_k"})
     old_cap_only = True
@@ -245,6 +249,7 @@ class NgrokAdapter(CompatibleAdapter):
     """An OpenAI-compatible server behind an ngrok tunnel, whose free plan puts a page before it."""
 
     kind = "ngrok"
+    TITLE = "A server behind an ngrok tunnel"
 
     def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
         return {**super().headers(candidate, request), "ngrok-skip-browser-warning": "true"}

@@ -78,8 +78,15 @@ AZURE_VIEWS = {"create_chat_completion", *MEDIA_RULES}
 GATE_RULES = {"list_providers": signed_in, "health": open_to_all, **MEDIA_RULES}
 PAGES_FOR_ALL = dict.fromkeys(("show_sign_in", "enter", "show_first_run", "make_first_administrator"), open_to_all)
 ASKING_PAGES = {
-    "show_sign_in", "list_people", "list_tokens", "show_new_token", "list_audit", "show_usage", "export_usage",
-}  # fmt: skip
+    "export_usage",
+    "list_audit",
+    "list_people",
+    "list_providers",
+    "list_tokens",
+    "show_new_token",
+    "show_sign_in",
+    "show_usage",
+}
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),
     Door(tokens.bp, "/api/tokens", signed_in, asks={"list_tokens"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Integer, String, cast, delete, select, text, update
+from sqlalchemy import Integer, String, and_, cast, delete, or_, select, text, update
 from sqlalchemy.orm import Session, selectinload
 
 from flaskllm.models.catalogue import CircuitRow, KeyRestRow, Meta, ModelRow, ProviderKeyRow, ProviderRow
@@ -76,16 +76,23 @@ def lock_catalogue(session: Session) -> None:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def load_providers(session: Session, *, deleted: bool = False) -> Sequence[ProviderRow]:
+def load_providers(
+    session: Session, *, deleted: bool = False, after: str | None = None, limit: int | None = None
+) -> Sequence[ProviderRow]:
     """Every provider with its models, the prices in force and its keys, in four queries; deleted rows too where asked
-    for."""
+    for. ``after``: an id, behind which the next ``limit`` of them stand; none where there is no such provider."""
     query = (
         select(ProviderRow)
         .options(selectinload(ProviderRow.models), selectinload(ProviderRow.keys))
         .order_by(ProviderRow.position, ProviderRow.id)
+        .limit(limit)
     )
     if not deleted:
         query = query.where(ProviderRow.deleted_at.is_(None))
+    if after is not None:
+        seen = select(ProviderRow.position).where(ProviderRow.id == after).scalar_subquery()
+        behind = and_(ProviderRow.position == seen, ProviderRow.id > after)
+        query = query.where(or_(ProviderRow.position > seen, behind))
     rows = session.scalars(query).all()
     bring_prices(session, [model for row in rows for model in row.models], now())
     return rows

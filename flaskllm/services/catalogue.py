@@ -314,7 +314,9 @@ class _Assembly:
     def _is_on(self, kind: str, endpoints: tuple[Endpoint, ...]) -> bool:
         if self._row.enabled is False:
             return False
-        if self._last_resort or any(endpoint.keys for endpoint in endpoints):
+        if self._last_resort:
+            return True
+        if any(at.keys and (at.base_url or self._usual_address()) for at in endpoints):
             return True
         if self._env and self._env.on and not self._own_address:
             return True

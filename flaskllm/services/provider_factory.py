@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flaskllm.adapters import load_adapter
+from flaskllm.adapters import kinds, load_adapter
 from flaskllm.adapters.base import Field, ProviderAdapter, Transport
 from flaskllm.domain.catalogue import Candidate, Provider
 
@@ -16,6 +17,7 @@ class KindDescription:
     """What an administrator has to know of a kind: enough to draw a form and to check it."""
 
     kind: str
+    title: str
     connection: tuple[Field, ...]
     abilities: frozenset[str]
     key_required: bool
@@ -85,11 +87,20 @@ class ProviderFactory:
         adapter = load_adapter(kind)
         return KindDescription(
             kind=kind,
+            title=adapter.TITLE or kind,
             connection=adapter.CONNECTION,
             abilities=adapter.ABILITIES,
             key_required=adapter.KEY_REQUIRED,
             default_base=adapter.DEFAULT_BASE,
         )
+
+    def kinds(self) -> list[KindDescription]:
+        """Every kind that can be loaded, ours first; one whose package is broken is left out."""
+        found = []
+        for kind in kinds():
+            with contextlib.suppress(ImportError, AttributeError):
+                found.append(self.describe(kind))
+        return found
 
     def key_required(self, kind: str) -> bool:
         """Whether a provider of this kind can do nothing without a key."""

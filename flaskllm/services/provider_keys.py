@@ -134,12 +134,39 @@ class KeyService:
         """Raises `NotFound`, `Conflict` for a key from the environment."""
         with self._desk.change(actor, "key.delete", f"provider:{provider_id}") as change:
             provider = provider_of(change.session, provider_id)
-            row = get_key(change.session, provider.id, key_id)
-            if row is None:
-                raise self._not_stored(provider, key_id)
-            change.before = key_facts(row)
-            provider.keys.remove(row)
-            drop_rest(change.session, key_id)
+            change.before = self._take_out(change.session, provider, key_id)
+
+    def swap(self, provider_id: str, key_id: str, fields: KeyFields, actor: Actor) -> KeyView:
+        """Another key in the place of this one, in one step. Raises what `add` and `remove` raise."""
+        with self._desk.change(actor, "key.replace", f"provider:{provider_id}") as change:
+            provider = provider_of(change.session, provider_id)
+            change.before = self._take_out(change.session, provider, key_id)
+            row = self.put(change.session, provider, fields)
+            change.after = key_facts(row)
+        return _stored(row, None)
+
+    def _take_out(self, session: Session, provider: ProviderRow, key_id: str) -> dict[str, Any]:
+        row = get_key(session, provider.id, key_id)
+        if row is None:
+            raise self._not_stored(provider, key_id)
+        facts = key_facts(row)
+        provider.keys.remove(row)
+        drop_rest(session, key_id)
+        session.flush()
+        return facts
+
+    def put_back(self, provider_id: str, key_id: str, actor: Actor) -> None:
+        """Use a key again that was put aside, one from the environment too, without waiting for its pause to end.
+
+        Raises `NotFound`; for one that is not aside nothing happens.
+        """
+        key = next((key for key in self.of(provider_id) if key.id == key_id), None)
+        if key is None:
+            raise NotFound(f"{provider_id} has no key {key_id[:80]!r}.")
+        with self._desk.change(actor, "key.put_back", f"provider:{provider_id}") as change:
+            if drop_rest(change.session, key_id):
+                change.before = {"key_id": key.id, "key_value": key.mask, "status": ASIDE}
+                change.after = {"key_id": key.id, "key_value": key.mask, "status": ACTIVE}
 
     def _not_stored(self, provider: ProviderRow, key_id: str) -> NotFound | Conflict:
         found = self._desk.catalogue.assembled(provider)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 
@@ -25,7 +26,7 @@ from flaskllm.repositories.providers import (
 from flaskllm.services.catalogue_change import CatalogueDesk
 from flaskllm.services.provider_connection import AddressRule, ConnectionRule, shown
 from flaskllm.services.provider_factory import KindDescription, ProviderFactory
-from flaskllm.services.provider_keys import KeyService, KeyView, key_facts
+from flaskllm.services.provider_keys import ASIDE, KeyService, KeyView, key_facts
 from flaskllm.services.provider_models import Shelf, live_models, model_facts, provider_of
 
 SHIPPED, TOUCHED, OWN = "shipped", "touched", "own"
@@ -35,11 +36,18 @@ ASKS_FOR_KEY = (
 )
 
 
+HERE, ENVIRONMENT, VENDOR, NOWHERE = "here", "environment", "vendor", "nowhere"
+"""Where an address comes from: an administrator, the environment or the operator's file, the vendor's own, nobody."""
+SWITCH, KIND, ADDRESS, A_KEY = "switch", "kind", "address", "key"
+"""What a provider lacks that is off: somebody's switch, a kind that can be loaded, an address, a key."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderView:
     """A provider as administrators see it: its row, and what the gateway makes of it.
 
-    ``reason``: why it is off; None where it is on.
+    ``reason``: why it is off, and ``lacks`` the same in a word; None where it is on. ``addresses``: each endpoint's id
+    and address, without credentials, and ``addressed_by`` who says so. ``breakers``: how many are open.
     """
 
     row: ProviderRow
@@ -48,16 +56,34 @@ class ProviderView:
     keys: list[KeyView]
     connection: Mapping[str, Any]
     reason: str | None = field(default=None)
+    lacks: str | None = None
+    addresses: tuple[tuple[str, str], ...] = ()
+    addressed_by: str = NOWHERE
+    breakers: int = 0
+
+    @property
+    def keys_aside(self) -> int:
+        """How many of its keys are put aside just now."""
+        return sum(key.status == ASIDE for key in self.keys)
 
 
 class ProviderService:
-    """``/providers``."""
+    """``/providers``. ``breakers``: how many are open, by provider and endpoint (`CircuitBoard.state`)."""
 
-    def __init__(self, desk: CatalogueDesk, factory: ProviderFactory, keys: KeyService, addresses: AddressRule) -> None:
+    def __init__(
+        self,
+        desk: CatalogueDesk,
+        factory: ProviderFactory,
+        keys: KeyService,
+        addresses: AddressRule,
+        *,
+        breakers: Callable[[], Mapping[tuple[str, str], int]] = dict,
+    ) -> None:
         self._desk = desk
         self._factory = factory
         self._keys = keys
         self._addresses = addresses
+        self._breakers = breakers
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -67,6 +93,12 @@ class ProviderService:
             rows = load_providers(session)
         return [self._view(row) for row in rows]
 
+    def page(self, *, limit: int, after: str | None = None) -> tuple[list[ProviderView], str | None]:
+        """So many of them in that order, and the id after which the next page begins."""
+        with self._desk.database.reading() as session:
+            rows = load_providers(session, after=after, limit=limit + 1)
+        return [self._view(row) for row in rows[:limit]], rows[limit - 1].id if len(rows) > limit else None
+
     def get(self, provider_id: str) -> ProviderView:
         """Raises `NotFound`."""
         with self._desk.database.reading() as session:
@@ -75,13 +107,19 @@ class ProviderService:
 
     def _view(self, row: ProviderRow) -> ProviderView:
         state = self._desk.catalogue.assembled(row)
+        lacks = None if state.on else self._lacks(row, state)
+        usual = self._usual_address(state.kind)
         return ProviderView(
             row=row,
             state=state,
             models=live_models(row),
             keys=self._keys.views(row, state),
             connection=self._shown(row),
-            reason=None if state.on else self._why_off(row, state),
+            reason=None if lacks is None else _why_off(lacks, row, state),
+            lacks=lacks,
+            addresses=tuple((at.id, without_credentials(at.base_url or usual)) for at in state.endpoints),
+            addressed_by=_addressed_by(state, usual),
+            breakers=sum(count for (provider_id, _), count in self._breakers().items() if provider_id == row.id),
         )
 
     def _shown(self, row: ProviderRow) -> dict[str, Any]:
@@ -90,17 +128,21 @@ class ProviderService:
         except InvalidRequest:
             return dict.fromkeys(row.connection, "••••")  # its package is gone, so nobody knows what is secret
 
-    def _why_off(self, row: ProviderRow, state: Provider) -> str:
+    def _lacks(self, row: ProviderRow, state: Provider) -> str:
         if row.enabled is False:
-            return "It is switched off: enabled is false."
-        ways = [f"POST /providers/{row.id}/keys"]
+            return SWITCH
         try:
-            if not self._factory.key_required(state.kind):
-                ways = ["PUT connection_params.api_base"]
+            has_key = any(at.keys for at in state.endpoints)
+            return A_KEY if self._factory.key_required(state.kind) and not has_key else ADDRESS
         except (DomainError, ImportError, AttributeError):
-            return f"Its type {state.kind} cannot be loaded."
-        lacks = "an address" if ways[0].startswith("PUT") else "a key"
-        return f"It lacks {lacks}: {' or '.join([*ways, *([f'set {state.switch}'] if state.switch else [])])}."
+            return KIND
+
+    def _usual_address(self, kind: str) -> str:
+        """The vendor's own; empty where there is none, or nobody knows."""
+        try:
+            return self._factory.default_base(kind)
+        except (DomainError, ImportError, AttributeError):
+            return ""
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -236,6 +278,36 @@ class ProviderService:
             "keys": [key_facts(key) for key in row.keys],
             "origin": row.origin,
         }
+
+
+def _why_off(lacks: str, row: ProviderRow, state: Provider) -> str:
+    """In words for those who use the paths of the API."""
+    if lacks == SWITCH:
+        return "It is switched off: enabled is false."
+    if lacks == KIND:
+        return f"Its type {state.kind} cannot be loaded."
+    way = f"POST /providers/{row.id}/keys" if lacks == A_KEY else "PUT connection_params.api_base"
+    ways = [way, *([f"set {state.switch}"] if state.switch else [])]
+    return f"It lacks {'a key' if lacks == A_KEY else 'an address'}: {' or '.join(ways)}."
+
+
+def _addressed_by(state: Provider, usual: str) -> str:
+    if state.own_address:
+        return HERE
+    given = [at.base_url for at in state.endpoints if at.base_url]
+    if any(origin_of(address) != origin_of(usual) for address in given):
+        return ENVIRONMENT
+    return VENDOR if usual else NOWHERE
+
+
+def without_credentials(address: str) -> str:
+    """An address as it may be shown: an operator's own may hold a password.
+
+    >>> without_credentials("https://user:password@example.org:8443/v1?key=secret")
+    'https://example.org:8443/v1'
+    """
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else ""
 
 
 def _check_id(session: Session, provider_id: str) -> None:

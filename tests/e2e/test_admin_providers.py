@@ -1,0 +1,97 @@
+"""Providers, models, keys and routes at the administrators' pages, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import provider_environment
+from tests.e2e import servers
+from tests.e2e.administrators import LOOKS, PAYLOAD, Administrator, gateway_with_administrators
+from tests.e2e.browsers import looked_at
+from tests.upstream import RemoteUpstream, faults
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+PAGES = ("providers", "providers/~new", "providers/~new/azure_openai", "providers/openai", "providers/own")
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, remote_simulator: RemoteUpstream, browser: Any
+) -> Iterator[servers.Gateway]:
+    """With a provider of an administrator's own, made as one makes it, of which hostile words are told."""
+    folder = tmp_path_factory.mktemp("providers")
+    environment = provider_environment(remote_simulator, "openai", "anthropic", "gemini")
+    with gateway_with_administrators(folder, "root", "ann", **environment) as running:
+        with looked_at(browser) as seen:
+            administrator = Administrator(running, seen)
+            administrator.signs_in()
+            makes_a_provider(administrator, remote_simulator)
+        yield running
+
+
+def makes_a_provider(root: Administrator, upstream: RemoteUpstream) -> None:
+    root.goes("providers")
+    root.page.click("text=New provider")
+    root.page.click("text=A server that speaks OpenAI's wire")
+    root.page.fill("#f-provider_id", "own")
+    root.page.fill("#f-display_name", "Our own servers")
+    root.page.fill("#f-param-api_base", "ftp://nowhere")
+    root.page.fill("#f-description", PAYLOAD)
+    root.page.fill("#f-models", "llama-7b-instruct\nmeta-llama/Llama-3.3-70B")
+    root.page.click("text=Make the provider")
+    assert "http://" in root.page.locator("#e-param-api_base").inner_text()
+    root.page.fill("#f-param-api_base", upstream.llama_base)
+    root.page.click("text=Make the provider")
+    root.page.wait_for_selector("h1:has-text('Our own servers')")
+
+
+@pytest.fixture
+def root(gateway: servers.Gateway, browser: Any) -> Iterator[Administrator]:
+    with looked_at(browser) as seen:
+        administrator = Administrator(gateway, seen)
+        administrator.signs_in()
+        yield administrator
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_is_sound(gateway: servers.Gateway, browser: Any, look: dict[str, Any]) -> None:
+    with looked_at(browser, **look) as seen:
+        administrator = Administrator(gateway, seen)
+        administrator.signs_in("ann")
+        administrator.finds_all_sound(PAGES)
+
+
+def test_a_provider_is_tried_out_in_place_and_its_words_are_told(root: Administrator, upstream: RemoteUpstream) -> None:
+    root.goes("providers/openai")
+    root.page.click("#check button")
+    root.page.wait_for_selector("#check .notice.good:has-text('It works')")
+    assert " s" in root.page.locator("#check .notice").inner_text()
+    upstream.script(faults.status(401), vendor="openai", times=1)
+    root.page.click("#check button")
+    root.page.wait_for_selector("#check .notice.bad:has-text('does not accept the key')")
+    root.page.reload()
+    root.page.wait_for_selector(".state:has-text('put aside')")
+    root.finds_it_sound("provider-key-aside")
+    root.page.click("text=Put back")
+    root.page.wait_for_selector("td .state:has-text('in use')")
+
+
+def test_keys_come_and_go_behind_masks_and_a_provider_is_switched(root: Administrator) -> None:
+    root.goes("providers/own")
+    for ending in ("1111", "2222"):
+        root.page.fill("#f-key_value", f"sk-of-a-browser-0123456789-{ending}")
+        root.page.click("text=Add the key")
+        root.page.wait_for_selector(f"td code:has-text('••••{ending}')")
+    root.finds_it_sound("provider-keys")
+    root.page.click("[aria-label='Remove the key ••••1111']")
+    root.page.wait_for_selector("td code:has-text('••••1111')", state="detached")
+    assert root.seen.dialogs == ["Remove the key ••••1111?"]
+    assert "sk-of-a-browser" not in root.page.content()
+    root.page.click("text=Switch off")
+    root.page.wait_for_selector(".notice:has-text('It is switched off here')")
+    root.page.click("text=Switch on")
+    root.page.wait_for_selector(".state.good:has-text('on')")
