@@ -17,7 +17,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.e2e import servers
-from tests.e2e.browsers import Seen
+from tests.e2e.browsers import Seen, looked_at
 from tests.people import PASSWORD
 
 WIDTHS = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
@@ -81,6 +81,15 @@ class Administrator:
             look = f"{'phone' if self.page.viewport_size['width'] < 500 else 'wide'}-{'dark' if is_dark else 'light'}"
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=str(Path(folder) / f"{name}-{look}.png"), full_page=True)
+
+
+@contextlib.contextmanager
+def signed_in(gateway: servers.Gateway, browser: Any, name: str = "root", **context: Any) -> Iterator[Administrator]:
+    """An administrator in a browser of their own, who has signed in."""
+    with looked_at(browser, **context) as seen:
+        administrator = Administrator(gateway, seen)
+        administrator.signs_in(name)
+        yield administrator
 
 
 @contextlib.contextmanager

@@ -9,8 +9,7 @@ import pytest
 
 from tests.conftest import provider_environment
 from tests.e2e import servers
-from tests.e2e.administrators import LOOKS, PAYLOAD, Administrator, gateway_with_administrators
-from tests.e2e.browsers import looked_at
+from tests.e2e.administrators import LOOKS, PAYLOAD, Administrator, gateway_with_administrators, signed_in
 from tests.upstream import RemoteUpstream, faults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -26,9 +25,7 @@ def gateway(
     folder = tmp_path_factory.mktemp("providers")
     environment = provider_environment(remote_simulator, "openai", "anthropic", "gemini")
     with gateway_with_administrators(folder, "root", "ann", **environment) as running:
-        with looked_at(browser) as seen:
-            administrator = Administrator(running, seen)
-            administrator.signs_in()
+        with signed_in(running, browser) as administrator:
             makes_a_provider(administrator, remote_simulator)
         yield running
 
@@ -51,17 +48,13 @@ def makes_a_provider(root: Administrator, upstream: RemoteUpstream) -> None:
 
 @pytest.fixture
 def root(gateway: servers.Gateway, browser: Any) -> Iterator[Administrator]:
-    with looked_at(browser) as seen:
-        administrator = Administrator(gateway, seen)
-        administrator.signs_in()
+    with signed_in(gateway, browser) as administrator:
         yield administrator
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_page_is_sound(gateway: servers.Gateway, browser: Any, look: dict[str, Any]) -> None:
-    with looked_at(browser, **look) as seen:
-        administrator = Administrator(gateway, seen)
-        administrator.signs_in("ann")
+    with signed_in(gateway, browser, "ann", **look) as administrator:
         administrator.finds_all_sound(PAGES)
 
 
