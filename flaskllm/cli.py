@@ -19,6 +19,7 @@ from flask.cli import AppGroup, with_appcontext
 
 from flaskllm.cli_batch import register_batch_commands
 from flaskllm.cli_catalogue import register_catalogue_commands
+from flaskllm.cli_demo import register_demo_command
 from flaskllm.cli_errors import told_plainly
 from flaskllm.cli_usage import register_usage_commands
 from flaskllm.cli_worker import register_worker_command
@@ -50,6 +51,7 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(audit_group)
     app.cli.add_command(dev_token)
     register_batch_commands(app)
+    register_demo_command(app)
     app.cli.add_command(setup_code)
     register_catalogue_commands(app)
     register_usage_commands(app)

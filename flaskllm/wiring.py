@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -40,6 +42,7 @@ from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import Drains, StreamTimes
 from flaskllm.services.circuit_board import CircuitBoard
 from flaskllm.services.conversations import ConversationService
+from flaskllm.services.demo_data import Clock, DemoData
 from flaskllm.services.external_calls import ExternalCallService
 from flaskllm.services.file_batches import FileBatchService
 from flaskllm.services.files import FileService
@@ -165,7 +168,15 @@ def wire(app: Flask, settings: Settings, *, make_factory: Callable[..., Provider
 class _Wiring:
     """Each part once; what two of them share is an attribute."""
 
-    def __init__(self, settings: Settings, engine: Engine, make_factory: Callable[..., ProviderFactory]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        make_factory: Callable[..., ProviderFactory],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``clock``: the audit trail's, in seconds since 1970."""
         self.settings = settings
         self.make_factory = make_factory
         self.threads = threads_work()
@@ -177,7 +188,7 @@ class _Wiring:
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.metrics = Metrics(version=VERSION)
         self.usage = UsageService(self.database, self.metrics, zone=ZoneInfo(settings.budget_timezone))
-        self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)))
+        self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)), clock=clock)
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
         self.outbox = self._outbox()
@@ -439,6 +450,10 @@ class _Wiring:
             most_calls=max(1, settings.web_threads // 2) if self.threads else None,
         )
 
+    def demo_data(self, clock: Clock) -> DemoData:
+        """Makes demo data; its services write their trail by that clock, which is this wiring's too."""
+        return DemoData(self.database, self.services(), self._conversations(), clock=clock)
+
     def _conversations(self) -> ConversationStore:
         if self.redis is not None:
             return RedisConversations(self.redis, ttl_s=self.settings.conversation_ttl)
@@ -543,6 +558,13 @@ def seeder(app: Flask) -> Seeder:
     overlay = settings.root / settings.catalogue_path if settings.catalogue_path else None
     with app.app_context():
         return Seeder(Database(db.engine), variable=settings.variable, overlay=overlay)
+
+
+def demo_data(app: Flask) -> DemoData:
+    """Makes a month of plausible traffic, by services of its own."""
+    clock = Clock(datetime.now(UTC))
+    with app.app_context():
+        return _Wiring(app.extensions["flaskllm_settings"], db.engine, ProviderFactory, clock=clock).demo_data(clock)
 
 
 def database_is_current(app: Flask) -> bool:

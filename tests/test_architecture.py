@@ -16,6 +16,7 @@ MAY_KNOW_FLASK = (
     "blueprints",
     "cli.py",
     "cli_catalogue.py",
+    "cli_demo.py",
     "cli_worker.py",
     "observability.py",
     "app.py",

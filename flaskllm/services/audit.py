@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -67,9 +67,11 @@ class Verdict:
 class AuditTrail:
     """Adds to the trail, reads it, and tells whether anybody has been at it."""
 
-    def __init__(self, database: Database, keys: ChainKeys) -> None:
+    def __init__(self, database: Database, keys: ChainKeys, *, clock: Callable[[], float] = time.time) -> None:
+        """``clock``: seconds since 1970, the ``at`` of what is added; another than the machine's for demo data alone."""
         self._db = database
         self._keys = keys
+        self._clock = clock
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -89,7 +91,7 @@ class AuditTrail:
         head = self._trusted_head(session, repository.lock_head(session))
         entry = Entry(
             number=head.number + 1,
-            at=int(time.time() * 1000),
+            at=int(self._clock() * 1000),
             actor_id=actor.id,
             actor_name=actor.name,
             action=action,
