@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import exists, insert, select, update
 from sqlalchemy.orm import Session
 
+from flaskllm.extensions import Model
 from flaskllm.models.account import ApiToken, User
 from flaskllm.models.batch import BatchItemRow, BatchJobRow
 from flaskllm.models.catalogue import Meta, RouteRow
@@ -45,7 +46,9 @@ def taken(
     session: Session, *, users: Sequence[str], templates: Sequence[str], routes: Sequence[str], quotas: Sequence[str]
 ) -> list[str]:
     """Which of these names are there already, each with what it is. ``users``: names as they are compared."""
-    found = [f"the account {name}" for name in session.scalars(select(User.username).where(User.username_key.in_(users)))]
+    found = [
+        f"the account {name}" for name in session.scalars(select(User.username).where(User.username_key.in_(users)))
+    ]
     own = select(PromptVersionRow.name).where(PromptVersionRow.name.in_(templates)).distinct()
     found += [f"the template {name}" for name in session.scalars(own)]
     found += [f"the route {name}" for name in session.scalars(select(RouteRow.name).where(RouteRow.name.in_(routes)))]
@@ -54,16 +57,21 @@ def taken(
 
 
 def add_attempts(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    session.execute(insert(AttemptRow), rows)
+    _add(session, AttemptRow, rows)
 
 
 def add_calls(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    session.execute(insert(CallRow), rows)
+    _add(session, CallRow, rows)
 
 
 def add_job(session: Session, job: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
-    session.execute(insert(BatchJobRow), [job])
-    session.execute(insert(BatchItemRow), items)
+    _add(session, BatchJobRow, [job])
+    _add(session, BatchItemRow, items)
+
+
+def _add(session: Session, table: type[Model], rows: Sequence[Mapping[str, Any]]) -> None:
+    """All of them in one statement, whichever of their columns hold nothing."""
+    session.execute(insert(table).execution_options(render_nulls=True), rows)
 
 
 def add_spent(session: Session, budgets: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, Any]]) -> None:
@@ -100,5 +108,3 @@ def backdate_route(session: Session, name: str, at: datetime, *, changed_at: dat
 
 def backdate_quota(session: Session, subject: str, at: datetime) -> None:
     session.execute(update(QuotaRow).where(QuotaRow.subject == subject).values(created_at=at, updated_at=at))
-
-

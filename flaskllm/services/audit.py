@@ -68,7 +68,7 @@ class AuditTrail:
     """Adds to the trail, reads it, and tells whether anybody has been at it."""
 
     def __init__(self, database: Database, keys: ChainKeys, *, clock: Callable[[], float] = time.time) -> None:
-        """``clock``: seconds since 1970, the ``at`` of what is added; another than the machine's for demo data alone."""
+        """``clock``: seconds since 1970, when what is added happened; not the machine's for demo data alone."""
         self._db = database
         self._keys = keys
         self._clock = clock

@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, partial
 from itertools import groupby
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from sqlalchemy.exc import IntegrityError
 
-from flaskllm.domain.account import DISABLED, folded
+from flaskllm.domain.account import DISABLED, UserFields, faults_of, folded
 from flaskllm.domain.api_token import TokenFields
 from flaskllm.domain.audit import Actor
 from flaskllm.domain.batch import CANCELLED, COMPLETED, FAILED, OPEN, RUNNING
@@ -30,15 +30,15 @@ from flaskllm.domain.catalogue import Catalogue
 from flaskllm.domain.conversation import Turn, new_name, title_of
 from flaskllm.domain.period import period_key
 from flaskllm.domain.pricing import from_dollars
-from flaskllm.domain.prompt import read_template
+from flaskllm.domain.prompt import PromptTemplate, read_template
 from flaskllm.domain.quota import BUDGET_PREFIX
-from flaskllm.errors import Conflict
+from flaskllm.errors import Conflict, refuse
 from flaskllm.models.types import new_id
 from flaskllm.repositories import demo_data as repository
 from flaskllm.repositories.conversations import ConversationStore
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import REACHED, Hold, holds_to_json
-from flaskllm.services.demo_traffic import Planned, Row, Span, Target, Traffic
+from flaskllm.services.demo_traffic import DAY, Planned, Row, Span, Target, Traffic, begin_of
 from flaskllm.services.price_book import price_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ FACTS = Path(__file__).resolve().parent.parent / "data" / "demo_month.yaml"
 SCOPES = ("chat", "embeddings", "images", "batch", "webhook")
 AT_ONCE = 1000
 """Rows of the ledger written in one transaction: other writers wait for less than a second."""
-DAY = timedelta(days=1)
 DAY_MS = 86_400_000
 SHOWN_DAYS = 28
 """Jobs of batches that ended earlier would soon be swept."""
@@ -122,13 +121,22 @@ class DemoData:
         self._db, self._services, self._conversations, self._clock = database, services, conversations, clock
 
     def make(
-        self, *, until: datetime, days: int, calls: int, seed: int, password: str | None, beside_real: bool, actor: Actor
+        self,
+        *,
+        until: datetime,
+        days: int,
+        calls: int,
+        seed: int,
+        password: str | None,
+        beside_real: bool,
+        actor: Actor,
     ) -> Made:
         """Make it all. ``password``: everybody's; None: nobody can log in. ``actor``: who sets the gateway up.
 
         Raises `Conflict` where it was made before, where there are real calls (unless ``beside_real``), and where a
-        name is taken; nothing is written then.
+        name is taken, and `InvalidRequest` for a weak password; nothing is written then.
         """
+        refuse(faults_of(password=password))
         span = Span(until, days)
         planned = Traffic(facts(), targets_of(self._services.catalogue.refresh()), span, seed=seed).calls(calls)
         self._begin(seed, beside_real=beside_real)
@@ -205,26 +213,26 @@ class DemoData:
         used = {one.call["token_id"]: one.call["finished_at"] for one in planned}
         with self._db.transaction() as session:
             for person in facts()["people"]:
-                repository.backdate_user(session, ids.users[person["name"]], span.at(person["begins"]))
+                repository.backdate_user(session, ids.users[person["name"]], span.at_work(person["begins"]))
             for program in _with_tokens():
                 last, revoked = used.get(program["name"]), program.get("revoked_at")
                 repository.backdate_token(
                     session,
                     ids.tokens[program["name"]],
-                    _begins(span, program),
+                    begin_of(facts(), span, program),
                     used_at=datetime.fromtimestamp(last / 1000, UTC) if last else None,
-                    revoked_at=span.at(revoked) if revoked else None,
+                    revoked_at=span.at_work(revoked) if revoked else None,
                 )
             for template in facts()["templates"]:
                 moments = [template["at"], *(one["at"] for one in template.get("versions", ()))]
                 for version, part in enumerate(moments, 1):
-                    repository.backdate_template(session, template["name"], version, span.at(part))
+                    repository.backdate_template(session, template["name"], version, span.at_work(part))
             for route in facts()["routes"]:
-                at = span.at(route["at"])
-                changed_at = span.at(route["change"]["at"]) if "change" in route else at
+                at = span.at_work(route["at"])
+                changed_at = span.at_work(route["change"]["at"]) if "change" in route else at
                 repository.backdate_route(session, route["name"], at, changed_at=changed_at)
             for quota in facts()["quotas"]:
-                repository.backdate_quota(session, ids.subject(quota["subject"]), span.at(quota["at"]))
+                repository.backdate_quota(session, ids.subject(quota["subject"]), span.at_work(quota["at"]))
 
 
 @cache
@@ -240,9 +248,7 @@ def targets_of(catalogue: Catalogue) -> dict[str, Target]:
     for provider in catalogue.providers:
         for model in provider.models:
             if (name := f"{provider.id}/{model.name}") in facts()["models"]:
-                price = model.price or price_of(
-                    provider.kind, model.backend_model, model.type, model.prices or None
-                )
+                price = model.price or price_of(provider.kind, model.backend_model, model.type, model.prices or None)
                 endpoint = provider.endpoints[0].id if provider.endpoints else ""
                 found[name] = Target(name, provider.id, endpoint, model.backend_model, model.type, price)
     return found
@@ -266,12 +272,6 @@ def _names() -> dict[str, list[str]]:
 
 def _with_tokens() -> list[Mapping[str, Any]]:
     return [one for one in facts()["programs"] if "token" in one]
-
-
-def _begins(span: Span, program: Mapping[str, Any]) -> datetime:
-    """A token is made a little before its first call, and after its owner."""
-    owner = next(one for one in facts()["people"] if one["name"] == program["owner"])
-    return span.at(max(owner["begins"] + 0.001, program.get("begins", 0.0) - 0.002))
 
 
 def _known(row: Row, ids: _Ids) -> Row:
@@ -307,7 +307,7 @@ class _Story:
             if "disabled_at" in person:
                 self._plan(person["disabled_at"], partial(self._disable, person["name"]))
         for program in _with_tokens():
-            self._plan_at(_begins(self._span, program), partial(self._issue, program))
+            self._plan_at(begin_of(facts(), self._span, program), partial(self._issue, program))
             for name, change in (("rotated_at", self._rotate), ("revoked_at", self._revoke)):
                 if name in program:
                     self._plan(program[name], partial(change, program["name"]))
@@ -320,19 +320,17 @@ class _Story:
             do()
 
     def _plan(self, part: float, do: Callable[[], object]) -> None:
-        self._plan_at(self._span.at(part), do)
+        self._plan_at(self._span.at_work(part), do)
 
     def _plan_at(self, at: datetime, do: Callable[[], object]) -> None:
         self._events.append((at, len(self._events), do))
 
     def _plan_templates(self) -> None:
         for template in facts()["templates"]:
-            whole = read_template(template["name"], template)
-            self._plan(template["at"], lambda whole=whole: self._services.templates.create(whole, self._somebody()))
+            self._plan(template["at"], partial(self._write, read_template(template["name"], template)))
             for version in template.get("versions", ()):
                 changes = {name: value for name, value in version.items() if name != "at"}
-                change = partial(self._services.templates.change, template["name"], changes)
-                self._plan(version["at"], lambda change=change: change(self._somebody()))
+                self._plan(version["at"], partial(self._rewrite, template["name"], changes))
 
     def _plan_routes(self) -> None:
         known = set(targets_of(self._services.catalogue.current()))
@@ -352,7 +350,8 @@ class _Story:
         return Actor(self._ids.users[admins[place]], admins[place], ADDRESSES.format(20 + place), new_id())
 
     def _join(self, person: Mapping[str, Any]) -> None:
-        name, fields = person["name"], {"status": person.get("status", "active")}
+        name = person["name"]
+        fields: UserFields = {"status": person.get("status", "active")}
         if "budget" in person:
             fields["budget"] = self._spent.budget(f"user:{name}", person["budget"]["period"])
         if not person.get("admin"):
@@ -386,8 +385,16 @@ class _Story:
     def _revoke(self, name: str) -> None:
         self._services.tokens.revoke_any(self._ids.tokens[name], actor=self._somebody())
 
+    def _write(self, template: PromptTemplate) -> None:
+        self._services.templates.create(template, self._somebody())
+
+    def _rewrite(self, name: str, changes: Mapping[str, Any]) -> None:
+        self._services.templates.change(name, changes, self._somebody())
+
     def _route(self, route: Mapping[str, Any], known: set[str]) -> None:
-        fallbacks = {kind: [name for name in names if name in known] for kind, names in route.get("fallbacks", {}).items()}
+        fallbacks = {
+            kind: [name for name in names if name in known] for kind, names in route.get("fallbacks", {}).items()
+        }
         fields = {"name": route["name"], "strategy": route["strategy"], "fallbacks": fallbacks}
         self._services.routes.create({**fields, "targets": _among(route["targets"], known)}, self._somebody())  # type: ignore[typeddict-item]
 
@@ -416,15 +423,16 @@ def _among(targets: Sequence[Mapping[str, Any]], known: set[str]) -> list[Mappin
 def _bounds(span: Span) -> list[_Bound]:
     """Every budget of the month."""
     held = facts()
-    found = [_Bound(f"user:{one['name']}", **one["budget"]) for one in held["people"] if "budget" in one]
-    for program in _with_tokens():
-        if "budget" in program["token"]:
-            found.append(_Bound(f"token:{program['name']}", **program["token"]["budget"]))
-    for quota in held["quotas"]:
-        since = int(span.at(quota["at"]).timestamp() * 1000)
-        for one in quota.get("budgets", ()):
-            found.append(_Bound(quota["subject"], one["period"], one["full"], since, one.get("alert_at")))
-    return found
+    of_people = [_Bound(f"user:{one['name']}", **one["budget"]) for one in held["people"] if "budget" in one]
+    of_tokens = [
+        _Bound(f"token:{one['name']}", **one["token"]["budget"]) for one in _with_tokens() if "budget" in one["token"]
+    ]
+    of_others = [
+        _Bound(quota["subject"], one["period"], one["full"], _ms(span.at_work(quota["at"])), one.get("alert_at"))
+        for quota in held["quotas"]
+        for one in quota.get("budgets", ())
+    ]
+    return [*of_people, *of_tokens, *of_others]
 
 
 class _Spent:
@@ -473,10 +481,8 @@ class _Spent:
 
     def _held(self, attempt: Row) -> Iterator[tuple[_Bound, str]]:
         at = datetime.fromtimestamp(attempt["started_at"] / 1000, self._zone)
-        tags = json.loads(attempt["tags"] or "[]")
-        subjects = (
-            f"token:{attempt['token_id']}", f"user:{attempt['user_id']}", *(f"tag:{tag}" for tag in tags), "installation",
-        )  # fmt: skip
+        tags = [f"tag:{tag}" for tag in json.loads(attempt["tags"] or "[]")]
+        subjects = (f"token:{attempt['token_id']}", f"user:{attempt['user_id']}", *tags, "installation")
         for bound in (bound for subject in subjects for bound in self._by_subject.get(subject, ())):
             if attempt["started_at"] >= bound.since_ms:
                 yield bound, period_key(bound.period, at)
@@ -505,7 +511,7 @@ def _round_amount(dollars: float) -> Decimal:
 
 def _nights(planned: Sequence[Planned], until: datetime) -> list[list[Planned]]:
     """The calls of batches by program and day, as far as their job would still be kept, in the order of time."""
-    oldest = (until - SHOWN_DAYS * DAY).timestamp() * 1000
+    oldest = _ms(until - SHOWN_DAYS * DAY)
     asked = [one for one in planned if one.call["door"] == "batch" and one.call["started_at"] >= oldest]
 
     def night(one: Planned) -> tuple[str, str]:
@@ -522,7 +528,7 @@ def _job(
     failed = sum(call["status"] >= 400 for call in calls)
     begun, ended = calls[0]["started_at"], max(call["finished_at"] for call in calls)
     model = f"{calls[0]['provider']}/{calls[0]['model']}"
-    waits_until = int((until + SHOWN_DAYS * DAY).timestamp() * 1000)
+    waits_until = _ms(until + SHOWN_DAYS * DAY)
     job = {
         "id": new_id(), "kind": "chat", "door": "batch", "scope": "batch",
         **{name: _known(calls[0], ids)[name] for name in ("user_id", "token_id")},
@@ -572,3 +578,7 @@ def _unanswered(job_id: Any, place: int, state: str) -> Row:
         "state": state, "fence": 0, "text": None, "finish_reason": None, "model": None, "prompt_tokens": 0,
         "completion_tokens": 0, "cost": None, "error_code": None, "error_message": None,
     }  # fmt: skip
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

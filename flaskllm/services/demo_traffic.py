@@ -26,13 +26,64 @@ from flaskllm.services.ledger import RELEASED, SETTLED, tags_text
 Row = dict[str, Any]
 
 HOUR_MS = 3_600_000
+DAY, WORK_BEGINS, WORK = timedelta(days=1), timedelta(hours=8, minutes=20), timedelta(hours=9)
 LEASE_MS = 120_000
 WEEKEND = {"office": 0.05, "always": 0.55, "night": 1.0}
 """How much of a working day's calls a Saturday or Sunday has, by the program's hours."""
 GROWTH = 0.7
 """How much more is asked at the end of the span than at its beginning."""
-OFFICE = (0.01, 0, 0, 0, 0, 0.02, 0.1, 0.5, 1.4, 2.2, 2.5, 2.2, 1.3, 1.7, 2.3, 2.2, 1.8, 1.0, 0.4, 0.2, 0.15, 0.1, 0.05, 0.02)
-ALWAYS = (0.3, 0.2, 0.15, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 1.5, 1.6, 1.5, 1.4, 1.5, 1.6, 1.5, 1.4, 1.3, 1.2, 1.3, 1.2, 1.0, 0.7, 0.5)
+OFFICE = (
+    0.01,
+    0,
+    0,
+    0,
+    0,
+    0.02,
+    0.1,
+    0.5,
+    1.4,
+    2.2,
+    2.5,
+    2.2,
+    1.3,
+    1.7,
+    2.3,
+    2.2,
+    1.8,
+    1.0,
+    0.4,
+    0.2,
+    0.15,
+    0.1,
+    0.05,
+    0.02,
+)
+ALWAYS = (
+    0.3,
+    0.2,
+    0.15,
+    0.15,
+    0.2,
+    0.3,
+    0.5,
+    0.8,
+    1.2,
+    1.5,
+    1.6,
+    1.5,
+    1.4,
+    1.5,
+    1.6,
+    1.5,
+    1.4,
+    1.3,
+    1.2,
+    1.3,
+    1.2,
+    1.0,
+    0.7,
+    0.5,
+)
 NIGHT = (0.5, 2.5, 3, 2.5, 0.5, *[0.0] * 19)
 HOURS: Mapping[str, Sequence[float]] = {"office": OFFICE, "always": ALWAYS, "night": NIGHT}
 """How much is asked in each hour of a day."""
@@ -64,6 +115,12 @@ class Span:
     def at(self, part: float) -> datetime:
         """The moment at this part of the span, from 0 to 1."""
         return self.since + part * timedelta(days=self.days)
+
+    def at_work(self, part: float) -> datetime:
+        """The same, moved into the working hours of its day; what comes later stays later."""
+        at = self.at(part)
+        midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        return min(midnight + WORK_BEGINS + (at - midnight) / DAY * WORK, self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +168,7 @@ class Traffic:
     def _slots(self, program: Mapping[str, Any]) -> Iterator[tuple[int, int, float]]:
         """The hours of the span in which a program asks anything, and how much."""
         span, hours = self._span, HOURS[program["hours"]]
-        first, last = (_ms(span.at(program.get(name, edge))) for name, edge in (("begins", 0.0), ("ends", 1.0)))
+        first, last = _ms(begin_of(self._facts, span, program)), _ms(end_of(span, program))
         for begins in range(first, last, HOUR_MS):
             ends = min(begins + HOUR_MS, last)
             local = datetime.fromtimestamp(begins / 1000, span.until.tzinfo)
@@ -165,8 +222,8 @@ class Traffic:
             call.answer(target)
 
     def _fall_back(self, call: _Call, target: Target) -> None:
-        """Another model answers where there is one to be asked instead; or nobody does."""
-        instead = self._targets.get(self._facts["models"][target.name].get("instead", ""))
+        """A route has another model to ask; who named the model itself has the same one asked again."""
+        instead = target if call.names_its_model else self._targets.get(self._facts["models"][target.name]["instead"])
         if instead is None or self._is_out(instead, call.began):
             call.failed(target)
         else:
@@ -186,16 +243,21 @@ class Traffic:
         """Log-normal: most are near the median, and some far above it."""
         return median * math.exp(self._random.gauss(0, sigma))
 
+    def there_by(self, at: int, names: Sequence[str]) -> list[str]:
+        """Those of these people who have an account by then; whoever comes first of them, if nobody has."""
+        people = {one["name"]: _ms(self._span.at_work(one["begins"])) for one in self._facts["people"]}
+        return [name for name in names if people[name] < at] or [min(names, key=people.__getitem__)]
+
     def chance(self, share: float) -> bool:
         return self._random.random() < share
 
     def one_of(self, many: Sequence[Any]) -> Any:
         return self._random.choice(many)
 
-    def speed(self, target: Target) -> tuple[float, float]:
-        """Seconds to the first token, and tokens a second after it."""
-        facts = self._facts["models"][target.name]
-        return self.around(facts["first_s"], 0.32), self.around(facts["per_s"], 0.18)
+    def speed(self, target: Target, at: int) -> tuple[float, float]:
+        """Seconds to the first token, and tokens a second after it; slow while its provider is unwell."""
+        facts, ill = self._facts["models"][target.name], 3 if self._is_out(target, at) else 1
+        return self.around(facts["first_s"] * ill, 0.32), self.around(facts["per_s"] / ill, 0.18)
 
 
 class _Call:
@@ -205,19 +267,19 @@ class _Call:
         self._traffic, self._program, self._target = traffic, program, target
         self._attempts: list[Row] = []
         self._row: Row = {}
-        self._owner = program.get("owner") or traffic.one_of(program["owners"])
+        self._owner = program.get("owner") or traffic.one_of(traffic.there_by(at, program["owners"]))
         self._asked = program.get("asked") or target.name.partition("/")[2]
         self._request_id = traffic.request_id()
         self.began = self._now = at
+        self.names_its_model = "asked" not in program
         self.streamed = traffic.chance(program.get("streamed", 0))
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def answer(self, target: Target) -> None:
         usage = self._usage(target)
-        first, whole = self._seconds(target, usage)
-        self._settle(target, usage, whole)
-        self._end(target, usage, status=200, first_s=first if self.streamed else None)
+        self._attempt(target, SETTLED, usage, self._seconds(target, usage))
+        self._end(target, usage, status=200)
 
     def answer_from_cache(self) -> None:
         saved = cost_of(self._usage(self._target), self._target.price)
@@ -234,7 +296,8 @@ class _Call:
         self._end(target, Usage(), status=502, error_code="provider_error")
 
     def refused(self, target: Target) -> None:
-        code = self._traffic.one_of(("context_length_exceeded", "content_filtered", "invalid_request"))
+        codes = ("context_length_exceeded", "content_filtered") if target.type == "chat" else ("invalid_request",)
+        code = self._traffic.one_of(codes)
         self._attempt(target, RELEASED, Usage(), self._traffic.around(0.3, 0.4), error_code=code)
         self._end(target, Usage(), status=400, error_code=code)
 
@@ -249,9 +312,8 @@ class _Call:
         """Its caller leaves in the middle of a stream."""
         whole = self._usage(target)
         usage = Usage(input=whole.prompt_tokens, output=1 + whole.completion_tokens // 3, estimated=True)
-        first, seconds = self._seconds(target, usage)
-        self._attempt(target, SETTLED, usage, seconds, error_code="client_closed")
-        self._end(target, usage, status=499, error_code="client_closed", first_s=first)
+        self._attempt(target, SETTLED, usage, self._seconds(target, usage), error_code="client_closed")
+        self._end(target, usage, status=499, error_code="client_closed")
 
     def planned(self) -> Planned:
         return Planned(self._program["name"], self._row, tuple(self._attempts))
@@ -270,16 +332,10 @@ class _Call:
         thought = round(words * traffic.around(program["reasoning"], 0.3)) if "reasoning" in program else 0
         return Usage(input=prompt - cached, cache_read=cached, output=words, reasoning=thought)
 
-    def _seconds(self, target: Target, usage: Usage) -> tuple[float, float]:
-        """To the first token, and to the last one."""
-        first, rate = self._traffic.speed(target)
-        if self._traffic._is_out(target, self.began):  # noqa: SLF001  (one mind in two classes)
-            first, rate = first * 3.5, rate / 2
-        first += usage.prompt_tokens / 90_000
-        return first, first + usage.completion_tokens / rate
-
-    def _settle(self, target: Target, usage: Usage, seconds: float) -> None:
-        self._attempt(target, SETTLED, usage, seconds)
+    def _seconds(self, target: Target, usage: Usage) -> float:
+        """Until the last token."""
+        first, rate = self._traffic.speed(target, self.began)
+        return first + usage.prompt_tokens / 90_000 + usage.completion_tokens / rate
 
     def _attempt(
         self, target: Target, state: str, usage: Usage, seconds: float, *, error_code: str | None = None
@@ -320,7 +376,6 @@ class _Call:
         status: int,
         error_code: str | None = None,
         saved: int | None = None,
-        first_s: float | None = None,
     ) -> None:
         costs = [attempt["cost"] for attempt in self._attempts]
         self._row = {
@@ -370,6 +425,19 @@ class _Call:
     def _metadata(self) -> str | None:
         templates = self._program.get("templates")
         return json.dumps({"template": self._traffic.one_of(templates), "source": "other"}) if templates else None
+
+
+def begin_of(facts: Mapping[str, Any], span: Span, program: Mapping[str, Any]) -> datetime:
+    """When a program's token is made: after its owner's account, and before it asks anything."""
+    owners = [program["owner"]] if "owner" in program else program["owners"]
+    joined = min(one["begins"] for one in facts["people"] if one["name"] in owners)
+    return span.at_work(max(joined + 0.001, program.get("begins", 0.0)))
+
+
+def end_of(span: Span, program: Mapping[str, Any]) -> datetime:
+    """When a program asks for the last time."""
+    ends = span.at(program.get("ends", 1.0))
+    return min(ends, span.at_work(program["revoked_at"])) if "revoked_at" in program else ends
 
 
 def _ms(at: datetime) -> int:
