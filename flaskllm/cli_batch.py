@@ -15,7 +15,7 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
-from flaskllm.domain.batch import MOST_CONCURRENCY, USUAL_CONCURRENCY, Job
+from flaskllm.domain.batch import MOST_CONCURRENCY, PROMPTS_DOOR, USUAL_CONCURRENCY, Job
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import DomainError
@@ -23,7 +23,6 @@ from flaskllm.extensions import services
 from flaskllm.wire import batches as wire
 
 LOOK_EVERY_S = 0.5
-DOOR = "batch"
 
 batch_group = AppGroup("batch", help="Many questions in one job.")
 user_option = click.option("--user", "username", help="Whose job it is; the built-in service user's if left out.")
@@ -106,7 +105,7 @@ def status(*, job_id: str, wait: bool, username: str | None, as_json: bool) -> N
     """How far a job is."""
     with _told_plainly():
         caller = _caller(username)
-        job = services.batches.get(caller, job_id, door=DOOR)
+        job = services.batches.get(caller, job_id, door=PROMPTS_DOOR)
         if wait:
             job = _watch(caller, job, quiet=as_json)
         _say(wire.write_job(job, _now()), as_json)
@@ -120,7 +119,7 @@ def status(*, job_id: str, wait: bool, username: str | None, as_json: bool) -> N
 def results(*, job_id: str, form: str, output: Path | None, username: str | None) -> None:
     """The results so far, one a line, in the order of the input."""
     with _told_plainly():
-        job = services.batches.get(_caller(username), job_id, door=DOOR)
+        job = services.batches.get(_caller(username), job_id, door=PROMPTS_DOOR)
         items = services.batches.all_items(job)
         lines = wire.write_lines(items) if form == "jsonl" else wire.write_table(items)
         if output is None:
@@ -141,7 +140,7 @@ def _watch(caller: Principal, job: Job, *, quiet: bool) -> Job:
 
 def _until_over(caller: Principal, job: Job, tell: Callable[[Job], None]) -> Job:
     while True:
-        job = services.batches.get(caller, job.id, door=DOOR)
+        job = services.batches.get(caller, job.id, door=PROMPTS_DOOR)
         tell(job)
         if job.finished_at is not None:
             return job

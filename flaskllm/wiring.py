@@ -33,6 +33,7 @@ from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSign
 from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
 from flaskllm.services.audit import AuditTrail
+from flaskllm.services.batch_desk import BatchDesk
 from flaskllm.services.batch_embeddings import EmbeddingsRunner
 from flaskllm.services.batch_worker import BatchWorker, ChatRunner, Runner
 from flaskllm.services.batches import BatchService
@@ -290,6 +291,7 @@ class _Wiring:
             conversations=ConversationService(conversations, chat, window=chat.window, providers=chat.providers),
             prompts=prompts,
             batches=batches,
+            batch_desk=BatchDesk(self.database, batches, file_batches, self.audit),
             batch_worker=batch_worker,
             files=files,
             file_batches=file_batches,

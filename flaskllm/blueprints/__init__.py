@@ -78,11 +78,15 @@ AZURE_VIEWS = {"create_chat_completion", *MEDIA_RULES}
 GATE_RULES = {"list_providers": signed_in, "health": open_to_all, **MEDIA_RULES}
 PAGES_FOR_ALL = dict.fromkeys(("show_sign_in", "enter", "show_first_run", "make_first_administrator"), open_to_all)
 ASKING_PAGES = {
+    "download_batch",
     "export_usage",
     "list_audit",
+    "list_batches",
     "list_people",
     "list_providers",
     "list_tokens",
+    "show_batch",
+    "show_batches_progress",
     "show_new_token",
     "show_sign_in",
     "show_usage",

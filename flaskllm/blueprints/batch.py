@@ -15,7 +15,7 @@ from flaskllm.blueprints._guard import current_principal
 from flaskllm.blueprints._http import json_response, listing, page, query, whole
 from flaskllm.blueprints._once import answer_once, takes_a_key, work_id
 from flaskllm.blueprints._spool import IN_MEMORY, Upload, uploaded
-from flaskllm.domain.batch import Job
+from flaskllm.domain.batch import PROMPTS_DOOR, Job
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.errors import DomainError, invalid, invalid_for
 from flaskllm.extensions import services
@@ -24,7 +24,6 @@ from flaskllm.wire import shapes
 
 bp = Blueprint("batch", __name__)
 
-DOOR = "batch"
 BESIDE = ("model", "max_concurrency")
 """Fields of a job that lines have no place for: parameters."""
 WAITED_FOR_S = 15.0
@@ -105,7 +104,7 @@ def _check_models(given: wire.Given) -> None:
 @documented("Your jobs, newest first", answer=wire.JOBS, query=PAGE)
 def list_jobs() -> Response:
     asked = page()
-    jobs, following = services.batches.list(current_principal(), DOOR, limit=asked.limit, after=asked.after)
+    jobs, following = services.batches.list(current_principal(), PROMPTS_DOOR, limit=asked.limit, after=asked.after)
     return listing([wire.write_job(job, _now()) for job in jobs], following)
 
 
@@ -113,7 +112,7 @@ def list_jobs() -> Response:
 @documented("A job: how far it is", answer=wire.JOB)
 def read_job(job_id: UUID) -> Response:
     query()
-    return _job(services.batches.get(current_principal(), str(job_id), door=DOOR))
+    return _job(services.batches.get(current_principal(), str(job_id), door=PROMPTS_DOOR))
 
 
 def _job(job: Job) -> Response:
@@ -144,7 +143,7 @@ def read_results(job_id: UUID) -> Response:
     form = asked.given.get("format") or _accepted()
     if form not in FORMATS:
         raise invalid("format", f"must be one of {', '.join(FORMATS)}")
-    job = services.batches.get(current_principal(), str(job_id), door=DOOR)
+    job = services.batches.get(current_principal(), str(job_id), door=PROMPTS_DOOR)
     response = _page_of(job, asked.limit, asked.after) if form == "json" else _all_of(job, form)
     response.vary.add("Accept")
     return response
@@ -182,7 +181,7 @@ def _all_of(job: Job, form: str) -> Response:
 )
 def cancel_job(job_id: UUID) -> Response:
     query()
-    return _job(services.batches.cancel(current_principal(), str(job_id), door=DOOR))
+    return _job(services.batches.cancel(current_principal(), str(job_id), door=PROMPTS_DOOR))
 
 
 @bp.post("/<uuid:job_id>/retry")
@@ -191,4 +190,4 @@ def cancel_job(job_id: UUID) -> Response:
 )
 def retry_job(job_id: UUID) -> Response:
     query()
-    return _job(services.batches.retry(current_principal(), str(job_id), door=DOOR))
+    return _job(services.batches.retry(current_principal(), str(job_id), door=PROMPTS_DOOR))

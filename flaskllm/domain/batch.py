@@ -32,6 +32,10 @@ SAME = "same"
 """An item that is not asked, since another asks the same: its ``text`` is that one's index. It counts nowhere."""
 POISONED = "poisoned"
 
+PROMPTS_DOOR, FILES_DOOR, RANGES_DOOR = "batch", "batches", "range"
+"""The doors that jobs come in by, as jobs and usage rows name them."""
+DOORS = (PROMPTS_DOOR, FILES_DOOR, RANGES_DOOR)
+
 BATCH, INTERACTIVE = 0, 10
 """Priorities: somebody who waits before a sheet goes before what runs overnight."""
 

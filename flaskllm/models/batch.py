@@ -27,6 +27,7 @@ class BatchJobRow(Model):
     __table_args__ = (
         Index("ix_batch_jobs_active", "expires_at", sqlite_where=IS_ACTIVE, postgresql_where=IS_ACTIVE),
         Index("ix_batch_jobs_user", "user_id", "created_at"),
+        Index("ix_batch_jobs_created", "created_at", "id"),
         Index("ix_batch_jobs_finished", "finished_at"),
         Index("ix_batch_jobs_undelivered", "finished_at", sqlite_where=IS_UNDELIVERED, postgresql_where=IS_UNDELIVERED),
     )

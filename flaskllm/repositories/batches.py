@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypedDict
 
-from sqlalchemy import Select, delete, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -161,6 +161,14 @@ VALUES (:job_id, :idx, :custom_id, :question, :state, 0, 0, 0, 0, :text, :finish
 POISONED_MESSAGE = f"The worker that asked this died {MOST_TRIES} times."
 OVERTAKEN = "This submission was sent again meanwhile."
 EXPIRED_MESSAGE = "The job expired before this was asked."
+
+
+class JobFilters(TypedDict, total=False):
+    """Which jobs a list shows; what is not said bounds nothing."""
+
+    user_id: str
+    door: str
+    states: Collection[str]
 
 
 class Operation:
@@ -633,16 +641,50 @@ def has_job(session: Session, job_id: str) -> bool:
     return session.get(BatchJobRow, job_id) is not None
 
 
-def list_jobs(session: Session, user_id: str, door: str, *, limit: int, after: str | None) -> list[Job]:
+def list_jobs(session: Session, filters: JobFilters, *, limit: int, after: str | None) -> list[Job]:
     """Newest first; ``after`` is the id that the page before ended with."""
     row = BatchJobRow
-    query = select(*_COLUMNS).where(row.user_id == user_id, row.door == door, row.status != INCOMING)
+    query = select(*_COLUMNS).where(row.status != INCOMING, *_conditions(filters))
     start = session.get(row, after) if after else None
     if start:
         same, older = row.created_at == start.created_at, row.created_at < start.created_at
         query = query.where(older | (same & (row.id < start.id)))
     newest = query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)
     return [job_of(found) for found in session.execute(newest)]
+
+
+def _conditions(filters: JobFilters) -> Iterator[ColumnElement[bool]]:
+    if "user_id" in filters:
+        yield BatchJobRow.user_id == filters["user_id"]
+    if "door" in filters:
+        yield BatchJobRow.door == filters["door"]
+    if "states" in filters:
+        yield BatchJobRow.status.in_(filters["states"])
+
+
+def find_jobs(session: Session, job_ids: Collection[str]) -> list[Job]:
+    """Those of them that there are, newest first; anybody's."""
+    row = BatchJobRow
+    query = select(*_COLUMNS).where(row.id.in_(job_ids), row.status != INCOMING)
+    return [job_of(found) for found in session.execute(query.order_by(row.created_at.desc(), row.id.desc()))]
+
+
+def cancel_job(session: Session, job_id: str) -> bool:
+    """The same as `Cancel`, in a transaction that has more to write."""
+    return bool(session.execute(text(CANCEL), {"id": job_id}).rowcount)  # type: ignore[attr-defined]
+
+
+def reopen_items(session: Session, job_id: str, first: int, life_ms: int) -> int:
+    """The same as `Reopen`, in a transaction that has more to write. Gives how many items are asked again."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(LOCK_JOB), {"id": job_id})
+    moved: int = session.execute(  # type: ignore[attr-defined]
+        text(REOPEN_ITEMS), {"id": job_id, "first": first, "most": CHUNK}
+    ).rowcount
+    if moved:
+        values = {"id": job_id, "moved": moved, "life": life_ms, "now": now_of(session)}
+        session.execute(text(REOPEN_JOB.replace("{now}", ":now")), values)
+    return moved
 
 
 _ITEM = [
@@ -660,6 +702,13 @@ def list_items(
     if states is not None:
         query = query.where(row.state.in_(states))
     return [_item_of(found) for found in session.execute(query)]
+
+
+def items_at(session: Session, job_id: str, places: Collection[int]) -> dict[int, Item]:
+    """The items with these indices."""
+    row = BatchItemRow
+    query = select(*_ITEM).where(row.job_id == job_id, row.idx.in_(places))
+    return {found.idx: _item_of(found) for found in session.execute(query)}
 
 
 def _item_of(row: Any) -> Item:

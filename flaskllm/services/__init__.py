@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flaskllm.services.accounts import AccountService
     from flaskllm.services.audit import AuditTrail
+    from flaskllm.services.batch_desk import BatchDesk
     from flaskllm.services.batch_worker import BatchWorker
     from flaskllm.services.batches import BatchService
     from flaskllm.services.catalogue import CatalogueCache
@@ -64,6 +65,7 @@ class Services:
     responses: ResponseService
     prompts: PromptService
     batches: BatchService
+    batch_desk: BatchDesk
     batch_worker: BatchWorker
     files: FileService
     file_batches: FileBatchService

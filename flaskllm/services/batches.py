@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from flaskllm.domain.batch import MOST_ITEMS, Item, Job, NewItem, Submission, question_of
+from flaskllm.domain.batch import CANCELLED, MOST_ITEMS, Item, Job, NewItem, Submission, question_of
 from flaskllm.domain.catalogue import Model
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.embedding import EmbedRequest
@@ -22,7 +22,7 @@ from flaskllm.domain.principal import Principal
 from flaskllm.errors import Conflict, NotFound, invalid
 from flaskllm.models.types import new_id
 from flaskllm.repositories import batches as repository
-from flaskllm.repositories.batches import CHUNK, Cancel, Close, Overdue, Reap, Reopen
+from flaskllm.repositories.batches import CHUNK, Cancel, Close, JobFilters, Overdue, Reap, Reopen
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import now_ms
 from flaskllm.services import crash
@@ -189,7 +189,8 @@ class BatchService:
         with self._db.reading() as session:
             if after is not None and not repository.find_job(session, after, user_id=principal.user_id, door=door):
                 raise invalid("after", "is not the id of a job")
-            jobs = repository.list_jobs(session, principal.user_id, door, limit=limit + 1, after=after)
+            filters: JobFilters = {"user_id": principal.user_id, "door": door}
+            jobs = repository.list_jobs(session, filters, limit=limit + 1, after=after)
         return (jobs, None) if len(jobs) <= limit else (jobs[:limit], jobs[limit - 1].id)
 
     # -- and on -----------------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ class BatchService:
             raise Conflict(f"The job is {job.status}; there is nothing to cancel.")
         if self._run(Cancel(job.id)):
             crash.point(crash.AFTER_CANCEL)
-            self._close(job.id, "cancelled")
+            self.close(job.id, CANCELLED)
         return self.get(principal, job_id, door=door)
 
     def retry(self, principal: Principal, job_id: str, *, door: str | None = None) -> Job:
@@ -225,7 +226,7 @@ class BatchService:
             crash.point(crash.AFTER_REAP)
             log.warning("workers died: %d batch items are asked again, %d failed for good", freed, failed)
         for job_id, ending in self._run(Overdue()):
-            self._close(job_id, ending)
+            self.close(job_id, ending)
         self.ring_if_open()
 
     def ring_if_open(self) -> None:
@@ -240,7 +241,8 @@ class BatchService:
         with self._db.reading() as session:
             return repository.find_job(session, job_id, user_id=None) is not None
 
-    def _close(self, job_id: str, ending: str) -> None:
+    def close(self, job_id: str, ending: str) -> None:
+        """Give the open items of a job that is ending their result."""
         more = True
         while more:
             more = self._run(Close(job_id, ending))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from flaskllm.domain.batch import CANCELLED, COMPLETED, FAILED, Item, Job, Submission
 from flaskllm.domain.file import BATCH, BATCH_OUTPUT, LONGEST_LIFE_S, StoredFile
 from flaskllm.domain.principal import Principal
@@ -87,10 +89,14 @@ class FileBatchService:
     def cancel(self, principal: Principal, job_id: str) -> Job:
         """Raises `NotFound`, or `Conflict` where it is over."""
         job = self.get(principal, job_id)
-        if job.finished_at is None and "cancelling_at" not in job.details:
-            with self._db.transaction() as session:
-                repository.set_details(session, job_id, {**job.details, "cancelling_at": now_ms()})
+        with self._db.transaction() as session:
+            self.note_cancelling(session, job)
         return self._batches.cancel(principal, job_id, door=self._door)
+
+    def note_cancelling(self, session: Session, job: Job) -> None:
+        """When it was asked to stop, in the transaction of whoever asks; nothing for a job of another door."""
+        if job.door == self._door and job.finished_at is None and "cancelling_at" not in job.details:
+            repository.set_details(session, job.id, {**job.details, "cancelling_at": now_ms()})
 
     # -- out --------------------------------------------------------------------------------------------------------
 

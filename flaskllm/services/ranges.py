@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from flaskllm.domain.batch import COMPLETED, INTERACTIVE, SAME, Ended, Job, NewItem, Submission
+from flaskllm.domain.batch import COMPLETED, INTERACTIVE, RANGES_DOOR, SAME, Ended, Job, NewItem, Submission
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Model
 from flaskllm.domain.chat import ChatRequest
@@ -35,7 +35,8 @@ from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.prompts import PromptService, request_of
 from flaskllm.services.range_rows import RowCache, answered
 
-KIND = DOOR = "range"
+KIND = "range"
+DOOR = RANGES_DOOR
 SCOPE = "webhook"
 PATIENCE_MS = 120_000
 """So long rows wait for providers that are not well; then they are errors, so that nobody asks for the rest forever."""

@@ -17,6 +17,7 @@ from flaskllm.domain.batch import (
     MOST_CONCURRENCY,
     MOST_ITEMS,
     PENDING,
+    PROMPTS_DOOR,
     STATUSES,
     USUAL_CONCURRENCY,
     Item,
@@ -145,7 +146,7 @@ class Given:
         envelope = self.envelope
         return Submission(
             kind="chat",
-            door="batch",
+            door=PROMPTS_DOOR,
             scope="batch",
             model=envelope.get("model"),
             metadata=envelope.get("metadata", {}),
@@ -339,6 +340,15 @@ def write_result(item: Item) -> dict[str, Any]:
 def write_results(items: Iterable[Item], following: int | None) -> dict[str, Any]:
     """A page of results; ``following``: the index after which the next one begins."""
     return {"data": [write_result(item) for item in items], "next": None if following is None else str(following)}
+
+
+def write_whole(items: Iterable[Item]) -> Iterator[bytes]:
+    """All results as one JSON document, of the form of a page that is the last."""
+    start = b'{"data":['
+    for item in items:
+        yield start + orjson.dumps(write_result(item))
+        start = b","
+    yield (b"" if start == b"," else start) + b'],"next":null}'
 
 
 def write_lines(items: Iterable[Item]) -> Iterator[bytes]:

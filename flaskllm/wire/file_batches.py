@@ -16,6 +16,7 @@ from flaskllm.domain.batch import (
     COMPLETED,
     EXPIRED,
     FAILED,
+    FILES_DOOR,
     LONGEST_ID,
     MOST_ITEMS,
     Item,
@@ -40,7 +41,7 @@ CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 KINDS = {CHAT: "chat", EMBEDDINGS: "embeddings"}
 """The endpoints that lines may be for, and who answers them."""
 WINDOW = "24h"
-DOOR = "batches"
+DOOR = FILES_DOOR
 MOST_ERRORS = 100
 """Faults of a file that are told; behind the last of them it is not read on."""
 STATUSES = (

@@ -19,7 +19,7 @@ from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
 from flaskllm.errors import Conflict, NotFound
 from flaskllm.extensions import db
-from flaskllm.repositories.batches import GiveBack, Reap, Renew, Store, Take
+from flaskllm.repositories.batches import CHUNK, GiveBack, Reap, Renew, Store, Take
 from flaskllm.repositories.ledger import now_ms
 from flaskllm.services import Services
 from flaskllm.services.batch_worker import Bounds
@@ -366,3 +366,20 @@ def test_counts_of_a_job_are_the_sums_of_its_items(hall: Services, caller: Princ
     sums = ", ".join(of.format(state) for state in ("completed", "failed", "cancelled"))
     tokens = "sum(prompt_tokens), sum(completion_tokens), sum(cost)"
     assert [tuple(map(int, row)) for row in rows(f"SELECT {sums}, {tokens} FROM batch_items")] == counted
+
+
+def test_an_administrator_stops_anybodys_job_and_has_failed_items_asked_again(
+    hall: Services, caller: Principal
+) -> None:
+    failed = Ended("failed", error_code="provider_error", error_message="The provider broke off.")
+    items = [replace(asked(str(place)), ended=failed) for place in range(CHUNK)] + [asked("open")]
+    job = hall.batches.submit(caller, SUBMISSION, items)
+    assert [owned.job.id for owned in hall.batch_desk.list(limit=5, states=("queued",))[0]] == [job.id]
+    before = hall.audit.list(limit=1)[0][0].number
+    assert hall.batch_desk.cancel(job.id, actor=SYSTEM).job.status == "cancelled"
+    again = hall.batch_desk.retry(job.id, actor=SYSTEM).job
+    assert (again.status, again.failed, again.cancelled) == ("queued", 0, 1)
+    told, _ = hall.audit.list(limit=5)
+    assert [row.action for row in told if row.number > before] == ["batch.retry", "batch.cancel"]
+    assert hall.audit.verify().is_sound
+    assert len(run(hall, Take("w", 5, 60_000))) == 5

@@ -22,6 +22,7 @@ POLICY = (
 """No inline script or style, nothing from elsewhere."""
 NAVIGATION = (
     ("admin.list_providers", "Providers"),
+    ("admin.list_batches", "Batches"),
     ("admin.show_usage", "Usage"),
     ("admin.list_people", "People"),
     ("admin.list_tokens", "Tokens"),
