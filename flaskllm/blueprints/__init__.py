@@ -78,17 +78,21 @@ AZURE_VIEWS = {"create_chat_completion", *MEDIA_RULES}
 GATE_RULES = {"list_providers": signed_in, "health": open_to_all, **MEDIA_RULES}
 PAGES_FOR_ALL = dict.fromkeys(("show_sign_in", "enter", "show_first_run", "make_first_administrator"), open_to_all)
 ASKING_PAGES = {
+    "compare_versions",
     "download_batch",
     "export_usage",
     "list_audit",
     "list_batches",
     "list_people",
     "list_providers",
+    "list_templates",
     "list_tokens",
+    "list_versions",
     "show_batch",
     "show_batches_progress",
     "show_new_token",
     "show_sign_in",
+    "show_trial",
     "show_usage",
 }
 DOORS = (

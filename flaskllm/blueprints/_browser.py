@@ -19,7 +19,8 @@ from flaskllm.errors import Forbidden
 SIGNED_IN, SIGNING_IN = "flaskllm-admin", "flaskllm-form"
 """The cookie of who is signed in, and of who has only been shown a form yet."""
 TOKEN_HEADER, TOKEN_FIELD = "X-CSRF-Token", "csrf"
-MOST_FORM_BYTES = 256 * 1024
+MOST_FORM_BYTES, MOST_TEXT_BYTES = 256 * 1024, 2 * 2**20
+"""Of a form's body; the second where somebody signed in may paste long texts."""
 LONGEST_COOKIE = 100
 NOT_OURS = "This form does not belong to your sign-in any more, or comes from another site. Load the page again."
 
@@ -54,11 +55,11 @@ def keep_form_cookie(response: Response) -> Response:
     return response
 
 
-def check_form() -> None:
-    """Whatever changes something has to come from a page of ours. Raises `Forbidden`."""
+def check_form(most: int = MOST_FORM_BYTES) -> None:
+    """Whatever changes something has to come from a page of ours, in at most so many bytes. Raises `Forbidden`."""
     if request.method in READS:
         return
-    request.max_content_length = MOST_FORM_BYTES
+    request.max_content_length = request.max_form_memory_size = most
     secret = page_secret() if "principal" in g else _cookie(SIGNING_IN)
     shown = request.headers.get(TOKEN_HEADER) or request.form.get(TOKEN_FIELD, "")
     if not _is_same_origin() or secret is None or not hmac.compare_digest(shown.encode(), _drawn(secret).encode()):

@@ -67,11 +67,12 @@ def authenticate() -> Principal:
 
 
 def visitor() -> Principal:
-    """Who has signed in with this browser; no other credential is looked at."""
+    """Who has signed in with this browser; no other credential is looked at. A page may ask a model, so they are held
+    to the same limits and budgets."""
     secret = page_secret()
     if secret is None:
         raise Unauthenticated("Sign in first.")
-    return services.accounts.identify_page(secret)
+    return services.quotas.applied(services.accounts.identify_page(secret))
 
 
 def bearer() -> str | None:

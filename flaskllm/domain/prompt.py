@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -73,6 +74,25 @@ class PromptTemplate:
             if value is None:
                 raise invalid("prompt" if name == "text" else f"variables.{name}", "is required by this template")
         return {name: value for name, value in filled.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptVersion:
+    """A version as the history tells it. ``at``: when it was written; None for the shipped one. ``removed``: it only
+    says that from here on there was no such template of an administrator's."""
+
+    template: PromptTemplate
+    at: datetime | None = None
+    removed: bool = False
+
+
+def variables_in(text: str) -> list[str]:
+    """The variables that a text uses, each once, in the order in which they stand.
+
+    >>> variables_in("{{ b }}, {{a}} and {{ b }}; not {{ 7*7 }}")
+    ['b', 'a']
+    """
+    return list(dict.fromkeys(_VARIABLE.findall(text)))
 
 
 def render(template: str, variables: Mapping[str, str]) -> str:
@@ -161,6 +181,14 @@ class PromptAnswer:
         return self.answer.model
 
 
+@dataclass(frozen=True, slots=True)
+class PromptTrial:
+    """What came of trying a template out: one asking. ``complaint``: why its answer is not of the typed form."""
+
+    answer: PromptAnswer
+    complaint: str | None = None
+
+
 def read_template(name: str, document: Mapping[str, Any]) -> PromptTemplate:
     """A template as the shipped file writes it. Raises `InvalidRequest`."""
     variables = dict(document.get("variables") or {})
@@ -183,7 +211,7 @@ def declared(template: PromptTemplate) -> PromptTemplate:
     Raises `InvalidRequest` naming a text that uses a variable which the template does not declare.
     """
     texts = {"system_text": template.system_text, "user_text": template.user_text}
-    used = {name: where for where, text in texts.items() for name in _VARIABLE.findall(text)}
+    used = {name: where for where, text in texts.items() for name in variables_in(text)}
     if not template.variables:
         return replace(template, variables=dict.fromkeys(used))
     for name, where in used.items():

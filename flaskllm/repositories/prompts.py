@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from flaskllm.domain.prompt import PromptKind, PromptTemplate, read_template
+from flaskllm.domain.prompt import PromptKind, PromptTemplate, PromptVersion, read_template
 from flaskllm.models.prompt import PromptVersionRow
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "prompts.yaml"
@@ -39,6 +39,24 @@ def versions(session: Session, name: str) -> list[PromptTemplate]:
     """Every version that an administrator wrote of a template, newest first."""
     query = select(PromptVersionRow).where(PromptVersionRow.name == name, PromptVersionRow.removed.is_(False))
     return [_template(row) for row in session.scalars(query.order_by(PromptVersionRow.version.desc()))]
+
+
+def history(session: Session, name: str, *, limit: int, before: int | None = None) -> list[PromptVersion]:
+    """What administrators did to a template, newest first, removals too; ``before``: only older versions."""
+    query = select(PromptVersionRow).where(PromptVersionRow.name == name)
+    if before is not None:
+        query = query.where(PromptVersionRow.version < before)
+    rows = session.scalars(query.order_by(PromptVersionRow.version.desc()).limit(limit))
+    return [PromptVersion(_template(row), row.created_at, row.removed) for row in rows]
+
+
+def find_version(session: Session, name: str, version: int) -> PromptTemplate | None:
+    """One version that an administrator wrote; a removal is none."""
+    query = select(PromptVersionRow).where(
+        PromptVersionRow.name == name, PromptVersionRow.version == version, PromptVersionRow.removed.is_(False)
+    )
+    row = session.scalars(query).one_or_none()
+    return None if row is None else _template(row)
 
 
 def last_version(session: Session, name: str) -> int:

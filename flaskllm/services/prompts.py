@@ -12,7 +12,7 @@ from flaskllm.domain.answer import Answer, Told
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.principal import Principal
-from flaskllm.domain.prompt import PromptAnswer, PromptAsk, PromptKind, PromptTemplate
+from flaskllm.domain.prompt import PromptAnswer, PromptAsk, PromptKind, PromptTemplate, PromptTrial
 from flaskllm.domain.text import holdable
 from flaskllm.domain.typed_answer import Malformed, expected_form, parse
 from flaskllm.domain.usage import sum_of
@@ -55,6 +55,17 @@ class PromptService:
         except Malformed as fault:
             again = [*request.messages, *_reproach(template.kind, first.text, fault)]
             return self._second(replace(request, messages=again), template.kind, first, call, keep)
+
+    def try_out(self, request: ChatRequest, kind: PromptKind, call: CallContext) -> PromptTrial:
+        """Ask once, with a template that is filled in already (`request_of`), and tell what can be made of the answer.
+
+        Raises what `ChatOrchestrator.complete` raises.
+        """
+        answer = self._chat.complete(request, call)
+        try:
+            return PromptTrial(_read(kind, answer, call))
+        except Malformed as fault:
+            return PromptTrial(_untyped(kind, answer, call), str(fault))
 
     def template(self, ask: PromptAsk, principal: Principal) -> PromptTemplate:
         """The template that serves it. Raises `Forbidden` and `NotFound`.

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from flaskllm.domain.audit import Actor
-from flaskllm.domain.prompt import PromptTemplate, declared
+from flaskllm.domain.prompt import PromptTemplate, PromptVersion, declared
 from flaskllm.errors import Conflict, NotFound
 from flaskllm.repositories import prompts as repository
 from flaskllm.repositories.database import Database
@@ -39,6 +39,45 @@ class TemplateService:
             raise NotFound(UNKNOWN)
         return found
 
+    def page(
+        self, *, limit: int, after: str | None = None, search: str | None = None
+    ) -> tuple[list[PromptTemplate], str | None]:
+        """Templates by name, of which ``search`` is a part, and where the next page begins."""
+        sought = (search or "").lower()
+        found = [
+            one for name, one in sorted(self._by_name().items()) if sought in name.lower() and name > (after or "")
+        ]
+        return found[:limit], found[limit - 1].name if len(found) > limit else None
+
+    def is_shipped(self, name: str) -> bool:
+        """Whether there is a shipped one of that name, also where an administrator's stands before it."""
+        return name in repository.shipped()
+
+    def history(self, name: str, *, limit: int, after: int | None = None) -> tuple[list[PromptVersion], int | None]:
+        """What became of a template, newest first, the shipped one last; and where the next page begins.
+
+        Raises `NotFound` for a name that there never was.
+        """
+        with self._db.reading() as session:
+            found = repository.history(session, name, limit=limit + 1, before=after)
+        shipped = repository.shipped().get(name)
+        if shipped is not None and (after is None or after > shipped.version):
+            found.append(PromptVersion(shipped))
+        if not found and after is None:
+            raise NotFound(UNKNOWN)
+        return found[:limit], found[limit - 1].template.version if len(found) > limit else None
+
+    def version(self, name: str, number: int) -> PromptTemplate:
+        """One version. Raises `NotFound`."""
+        shipped = repository.shipped().get(name)
+        if shipped is not None and shipped.version == number:
+            return shipped
+        with self._db.reading() as session:
+            found = repository.find_version(session, name, number)
+        if found is None:
+            raise NotFound("There is no such version of the template.")
+        return found
+
     def versions(self, name: str) -> list[PromptTemplate]:
         """Every version of a template, newest first; the shipped one is the last. Raises `NotFound`."""
         with self._db.reading() as session:
@@ -53,19 +92,31 @@ class TemplateService:
         now = self._fresh()
         if template.name in now:
             raise Conflict(f"There is a template {template.name} already; PUT changes it.")
-        if len(now) >= MOST_TEMPLATES:
-            raise Conflict(f"There are {MOST_TEMPLATES} templates already; delete one first.")
+        _check_room(now)
         return self._write(template, None, actor)
 
-    def change(self, name: str, changes: Mapping[str, Any], actor: Actor) -> PromptTemplate:
+    def change(self, name: str, changes: Mapping[str, Any], actor: Actor, *, seen: int | None = None) -> PromptTemplate:
         """Write a version in which these fields differ: of a shipped template too, which then stands behind it.
 
-        Raises `NotFound`, `InvalidRequest`, and `Conflict` where somebody else was faster.
+        ``seen``: the version that whoever changes it has before them. Raises `NotFound`, `InvalidRequest`, and
+        `Conflict` where somebody else was faster.
         """
         before = self._fresh().get(name)
         if before is None:
             raise NotFound(UNKNOWN)
+        if seen is not None and before.version != seen:
+            raise _overtaken(name)
         return self._write(replace(before, **changes, shipped=False), before, actor)
+
+    def restore(self, name: str, number: int, actor: Actor) -> PromptTemplate:
+        """Write an old version anew, as the newest; of a template that was deleted too.
+
+        Raises `NotFound`, and `Conflict` where somebody else was faster or there are too many.
+        """
+        old, now = self.version(name, number), self._fresh()
+        if name not in now:
+            _check_room(now)
+        return self._write(replace(old, shipped=False), now.get(name), actor)
 
     def remove(self, name: str, actor: Actor) -> None:
         """Take an administrator's template away; a shipped one of that name serves again.
@@ -116,6 +167,11 @@ class TemplateService:
 
 def _all(session: Session) -> dict[str, PromptTemplate]:
     return {**repository.shipped(), **repository.newest(session)}
+
+
+def _check_room(now: Mapping[str, PromptTemplate]) -> None:
+    if len(now) >= MOST_TEMPLATES:
+        raise Conflict(f"There are {MOST_TEMPLATES} templates already; delete one first.")
 
 
 def _overtaken(name: str) -> Conflict:

@@ -22,6 +22,8 @@ PARAMETERS = (
     "frequency_penalty", "reasoning_effort", "verbosity",
 )  # fmt: skip
 """What a template may set of a call; the form of its answer is its type's."""
+CHANGEABLE = ("type", "description", "system_text", "user_text", "variables", "model", "parameters", "cache")
+"""What may differ from one version to the next."""
 
 
 class VariableSchema(Schema):

@@ -47,14 +47,17 @@ class PromptSchema(Schema):
     )
 
 
-_RESULT = {
-    "anyOf": [
-        {"type": "array", "items": shapes.STRING, "title": "Keywords"},
-        shapes.record("Sentiment", label=shapes.STRING, score={"type": "number"}),
-        {"type": "array", "items": shapes.record(text=shapes.STRING, type=shapes.STRING), "title": "Entities"},
-        shapes.NULL,
-    ]
+RESULTS: dict[PromptKind, shapes.Shape] = {
+    PromptKind.KEYWORDS: {"type": "array", "items": shapes.STRING, "title": "Keywords"},
+    PromptKind.SENTIMENT: shapes.record("Sentiment", label=shapes.STRING, score={"type": "number"}),
+    PromptKind.ENTITIES: {
+        "type": "array",
+        "items": shapes.record(text=shapes.STRING, type=shapes.STRING),
+        "title": "Entities",
+    },
 }
+"""The form of a typed answer, for the types that have one."""
+_RESULT = {"anyOf": [*RESULTS.values(), shapes.NULL]}
 ANSWER = shapes.record(
     "PromptAnswer",
     summary=shapes.STRING,

@@ -6,7 +6,29 @@ into the same audit trail.
 
 from __future__ import annotations
 
-from flaskllm.blueprints.admin import audit, batches, entrance, people, providers, tokens, usage
+from flaskllm.blueprints.admin import (
+    audit,
+    batches,
+    entrance,
+    people,
+    providers,
+    template_trials,
+    templates,
+    tokens,
+    usage,
+)
 from flaskllm.blueprints.admin._pages import bp, error_page
 
-__all__ = ["audit", "batches", "bp", "entrance", "error_page", "people", "providers", "tokens", "usage"]
+__all__ = [
+    "audit",
+    "batches",
+    "bp",
+    "entrance",
+    "error_page",
+    "people",
+    "providers",
+    "template_trials",
+    "templates",
+    "tokens",
+    "usage",
+]

@@ -8,7 +8,14 @@ from typing import Any
 
 from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 
-from flaskllm.blueprints._browser import check_form, form_token, keep_form_cookie, sign_out
+from flaskllm.blueprints._browser import (
+    MOST_FORM_BYTES,
+    MOST_TEXT_BYTES,
+    check_form,
+    form_token,
+    keep_form_cookie,
+    sign_out,
+)
 from flaskllm.blueprints._http import READS
 from flaskllm.errors import DomainError
 from flaskllm.version import VERSION
@@ -22,6 +29,7 @@ POLICY = (
 """No inline script or style, nothing from elsewhere."""
 NAVIGATION = (
     ("admin.list_providers", "Providers"),
+    ("admin.list_templates", "Templates"),
     ("admin.list_batches", "Batches"),
     ("admin.show_usage", "Usage"),
     ("admin.list_people", "People"),
@@ -34,7 +42,15 @@ HOME = "admin.list_people"
 TITLES = {403: "Not allowed", 404: "Not found", 405: "Not found", 413: "Too large", 429: "Too many tries"}
 OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,6}", re.ASCII)
 
-bp.before_request(check_form)
+LONG_FORMS = {
+    "admin.create_template", "admin.change_template", "admin.preview_variables", "admin.edit_draft", "admin.run_trial",
+}  # fmt: skip
+"""Views whose forms hold whole prompts."""
+
+
+@bp.before_request
+def _check() -> None:
+    check_form(MOST_TEXT_BYTES if request.endpoint in LONG_FORMS else MOST_FORM_BYTES)
 
 
 @bp.after_app_request
