@@ -62,7 +62,7 @@ class Administrator:
         self.keeps_picture(name)
         found = Axe().run(self.page, options=RULES).response
         told = [(each["id"], node["html"]) for each in found["violations"] for node in each["nodes"]]
-        assert told == [], name
+        assert told == [], f"{name}: {told}"
         assert len(found["passes"]) > 10
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} sticks out"
         assert self.seen.complaints == [], name

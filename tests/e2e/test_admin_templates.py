@@ -9,8 +9,7 @@ import pytest
 
 from tests.conftest import provider_environment
 from tests.e2e import servers
-from tests.e2e.administrators import LOOKS, PAYLOAD, Administrator, gateway_with_administrators
-from tests.e2e.browsers import looked_at
+from tests.e2e.administrators import LOOKS, PAYLOAD, Administrator, gateway_with_administrators, signed_in
 from tests.upstream import RemoteUpstream, faults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -33,9 +32,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, remote_simulator: RemoteUp
 
 @pytest.fixture
 def root(gateway: servers.Gateway, browser: Any) -> Iterator[Administrator]:
-    with looked_at(browser) as seen:
-        administrator = Administrator(gateway, seen)
-        administrator.signs_in()
+    with signed_in(gateway, browser) as administrator:
         yield administrator
 
 
@@ -118,25 +115,22 @@ def test_a_template_is_deleted_after_a_question(root: Administrator) -> None:
 
 
 def test_without_javascript_everything_works_too(gateway: servers.Gateway, browser: Any) -> None:
-    with looked_at(browser, java_script_enabled=False) as seen:
-        plain = Administrator(gateway, seen)
-        plain.signs_in("ann")
+    with signed_in(gateway, browser, "ann", java_script_enabled=False) as plain:
+        page = plain.page
         plain.goes("templates/new")
-        seen.page.fill("#f-name", "plain")
-        seen.page.fill("#f-user_text", "Say {{ word }}")
-        seen.page.click("text=Make the template")
-        seen.page.wait_for_url("**/plain")
-        assert seen.page.locator("#variables code").all_inner_texts() == ["word"]
-        seen.page.click("text=Try it out >> nth=0")
-        seen.page.fill("[name='variables.word']", "hello")
-        seen.page.click("text=Ask the model")
-        seen.page.wait_for_selector("h2:has-text('Answer')")
+        page.fill("#f-name", "plain")
+        page.fill("#f-user_text", "Say {{ word }}")
+        page.click("text=Make the template")
+        page.wait_for_url("**/plain")
+        assert page.locator("#variables code").all_inner_texts() == ["word"]
+        page.click("text=Try it out >> nth=0")
+        page.fill("[name='variables.word']", "hello")
+        page.click("text=Ask the model")
+        page.wait_for_selector("h2:has-text('Answer')")
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_page_is_sound(gateway: servers.Gateway, browser: Any, look: dict[str, Any]) -> None:
     """After the others of this file: `haiku` has versions by then."""
-    with looked_at(browser, **look) as seen:
-        administrator = Administrator(gateway, seen)
-        administrator.signs_in("ann")
+    with signed_in(gateway, browser, "ann", **look) as administrator:
         administrator.finds_all_sound(PAGES)
