@@ -65,7 +65,7 @@ class Administrator:
         assert told == [], f"{name}: {told}"
         assert len(found["passes"]) > 10
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} sticks out"
-        assert self.seen.complaints == [], name
+        assert self.seen.complaints == [], f"{name}: {self.seen.complaints}"
         assert self.seen.strangers(self.gateway.url) == set()
 
     def finds_all_sound(self, names: Iterable[str]) -> None:
