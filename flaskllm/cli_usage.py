@@ -1,4 +1,4 @@
-"""``flask usage export`` and ``flask usage reconcile``."""
+"""``flask usage export``, ``flask usage reconcile`` and ``flask usage rebuild``."""
 
 from __future__ import annotations
 
@@ -117,3 +117,17 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
+
+
+@usage_group.command("rebuild")
+@told_plainly
+def rebuild_usage() -> None:
+    """Make the sums that reports read of the ledger again. Until that is done they read the ledger itself.
+
+    The gateway may run meanwhile. Should this be broken off, the gateway goes on with it.
+    """
+    if not services.rollups.begin_anew():
+        raise click.ClickException("Other processes are adding up all the time; try again.")
+    for _ in services.rollups.finish():
+        pass
+    click.echo("The sums are made anew.")

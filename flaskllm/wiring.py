@@ -72,6 +72,7 @@ from flaskllm.services.ranges import RangeRules, RangeService
 from flaskllm.services.reconciliation import ReconciliationService
 from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
+from flaskllm.services.rollups import Rollups
 from flaskllm.services.route_order import RouteOrder
 from flaskllm.services.routes import RouteService
 from flaskllm.services.shutdown import MARGIN_S, Shutdown
@@ -189,6 +190,7 @@ class _Wiring:
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.metrics = Metrics(version=VERSION)
         self.usage = UsageService(self.database, self.metrics, zone=ZoneInfo(settings.budget_timezone))
+        self.rollups = Rollups(self.database, zone=ZoneInfo(settings.budget_timezone))
         self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)), clock=clock)
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
         self.ledger = Ledger(self.committer.run, zone=ZoneInfo(settings.budget_timezone), lease_s=settings.lease_grace)
@@ -299,6 +301,7 @@ class _Wiring:
             idempotency=idempotency,
             templates=templates,
             usage=self.usage,
+            rollups=self.rollups,
             reconciliation=ReconciliationService(self.database),
             audit=self.audit,
             limits=self.limits,
@@ -486,6 +489,7 @@ class _Wiring:
         return [
             Chore("late settlements", 1.0, self.ledger.retry_late),
             Chore("reaper", 10.0, self.ledger.reap),
+            Chore("roll-ups", 5.0, self.rollups.catch_up),
             Chore("outbox", 2.0, self.outbox.deliver),
             Chore("told events", 3600.0, self.outbox.sweep),
             Chore("counters", 60.0, lambda: sweep_counters(self.database)),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask
+from sqlalchemy import text as sql
 
 from flaskllm.extensions import Base, db
 from flaskllm.repositories.ledger import ID_SHIFT
@@ -314,3 +315,16 @@ def test_usage_is_exported_in_each_form(make_app: MakeApp, upstream: Upstream, t
 def test_what_cannot_be_exported_is_told_plainly(run: Run, arguments: tuple[str, ...], words: str) -> None:
     result = run("export", *arguments)
     assert (result.exit_code != 0, words in result.output, "Traceback" in result.output) == (True, True, False)
+
+
+def test_the_sums_are_made_anew(make_app: MakeApp, upstream: Upstream) -> None:
+    app = make_app(**provider_environment(upstream, "openai"))
+    Caller.on(app, name="sheet").chat(model="gpt-4o-mini")
+    run = runner(app)
+    assert run("rebuild").exit_code == 0
+    with app.app_context(), db.engine.begin() as connection:
+        assert connection.execute(sql("SELECT DISTINCT requests FROM rollups")).all() == [(1,)]
+        connection.execute(sql("UPDATE rollups SET requests = 7"))
+    assert json.loads(run("export", "--format", "json", "--by", "model").stdout)["requests"] == 7
+    assert "anew" in run("rebuild").output
+    assert json.loads(run("export", "--format", "json", "--by", "model").stdout)["requests"] == 1

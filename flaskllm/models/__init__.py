@@ -13,6 +13,7 @@ from flaskllm.models import (
     prompt,
     quota,
     response,
+    rollup,
     worker,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "prompt",
     "quota",
     "response",
+    "rollup",
     "worker",
 ]

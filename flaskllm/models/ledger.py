@@ -13,6 +13,8 @@ from flaskllm.extensions import Model
 
 IS_OPEN = text("state = 'reserved'")
 """Only the rows of calls in flight are in these indexes, so they stay small."""
+IS_NEW = text("rolled IS NULL")
+"""Only the calls that the roll-ups do not hold yet, those of the last seconds."""
 
 
 class AttemptRow(Model):
@@ -61,6 +63,8 @@ class CallRow(Model):
 
     The buckets from ``cache_read`` to ``image_output`` are parts of ``prompt_tokens`` and ``completion_tokens``, and
     null where they hold nothing; ``images`` are paid by the piece. ``tags``: JSON of what the token had at the call.
+    ``first_token_ms``: from the call's start to the first content that was handed on, of streamed calls. ``rolled``:
+    true from the transaction on that added it to the roll-ups, else null.
     """
 
     __tablename__ = "calls"
@@ -68,6 +72,7 @@ class CallRow(Model):
         Index("ix_calls_user_started", "user_id", "started_at"),
         Index("ix_calls_started", "started_at"),
         Index("ix_calls_request", "request_id"),
+        Index("ix_calls_new", "rolled", "id", sqlite_where=IS_NEW, postgresql_where=IS_NEW),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -104,6 +109,8 @@ class CallRow(Model):
     image_input: Mapped[int | None] = mapped_column(BigInteger)
     image_output: Mapped[int | None] = mapped_column(BigInteger)
     images: Mapped[int | None] = mapped_column(BigInteger)
+    first_token_ms: Mapped[int | None] = mapped_column(BigInteger)
+    rolled: Mapped[bool | None] = mapped_column(Boolean)
 
 
 class BudgetRow(Model):

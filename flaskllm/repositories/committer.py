@@ -71,14 +71,14 @@ class Connection:
             self.raw.autocommit = True
 
     def execute(self, statement: str, values: dict[str, Any] | None = None) -> Any:
-        return self.raw.execute(statement if self.is_sqlite else _to_psycopg(statement), values or {})
+        return self.raw.execute(statement if self.is_sqlite else to_psycopg(statement), values or {})
 
     def execute_many(self, statement: str, rows: Sequence[dict[str, Any]]) -> int:
         """The number of rows changed by all of them."""
         if len(rows) == 1:
             return int(self.execute(statement, rows[0]).rowcount)
         cursor = self.raw.cursor()
-        cursor.executemany(statement if self.is_sqlite else _to_psycopg(statement), rows)
+        cursor.executemany(statement if self.is_sqlite else to_psycopg(statement), rows)
         return int(cursor.rowcount)
 
     def each_changed(self, statement: str, rows: Sequence[dict[str, Any]]) -> list[bool]:
@@ -86,7 +86,7 @@ class Connection:
         if self.is_sqlite or len(rows) < 2:
             return [self.execute(statement, row).rowcount > 0 for row in rows]
         cursor = self.raw.cursor()
-        cursor.executemany(_to_psycopg(statement), rows, returning=True)
+        cursor.executemany(to_psycopg(statement), rows, returning=True)
         changed = [cursor.rowcount > 0]
         while cursor.nextset():
             changed.append(cursor.rowcount > 0)
@@ -106,7 +106,8 @@ class Connection:
 
 
 @cache
-def _to_psycopg(statement: str) -> str:
+def to_psycopg(statement: str) -> str:
+    """A statement with ``:name`` as the driver of PostgreSQL takes it."""
     return re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement.replace("%", "%%"))
 
 

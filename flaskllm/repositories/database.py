@@ -41,6 +41,16 @@ class Database:
         with _unavailable(), self._sessions() as session:
             yield session
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session for several queries that all see the same moment, whatever is committed meanwhile."""
+        with self.reading() as session:
+            if self.is_sqlite:
+                session.connection().exec_driver_sql("BEGIN")
+            else:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def ping(self) -> None:
         """Raises `Unavailable` where the database does not answer."""
         with self.reading() as session:

@@ -38,11 +38,12 @@ INSERT_CALL = """
 INSERT INTO calls (id, request_id, user_id, token_id, door, model, backend_model, provider, started_at, finished_at,
     latency_ms, prompt_tokens, completion_tokens, cost, saved, status, error_code, attempts, streamed, estimated,
     correlation_id, claimed_user, client_id, metadata, tags, cache_read, cache_write_5m, cache_write_1h, reasoning,
-    audio_input, audio_output, image_input, image_output, images)
+    audio_input, audio_output, image_input, image_output, images, first_token_ms)
 VALUES (:id, :request_id, :user_id, :token_id, :door, :model, :backend_model, :provider, :started_at, :finished_at,
     :latency_ms, :prompt_tokens, :completion_tokens, :cost, :saved, :status, :error_code, :attempts, :streamed,
     :estimated, :correlation_id, :claimed_user, :client_id, :metadata, :tags, :cache_read, :cache_write_5m,
-    :cache_write_1h, :reasoning, :audio_input, :audio_output, :image_input, :image_output, :images)
+    :cache_write_1h, :reasoning, :audio_input, :audio_output, :image_input, :image_output, :images,
+    :first_token_ms)
 """
 OPEN_BUDGET = """
 INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, :period, 0, 0) ON CONFLICT (id, period) DO NOTHING

@@ -80,15 +80,22 @@ class Span:
 
 
 def series(
-    session: Session, span: Span, by: Sequence[str], *, most: int, zone: tzinfo = UTC
+    session: Session,
+    span: Span,
+    by: Sequence[str],
+    *,
+    most: int,
+    zone: tzinfo = UTC,
+    only: ColumnElement[bool] | None = None,
 ) -> list[tuple[tuple[Any, ...], UsageTotals]]:
     """The sums of each group, at most ``most`` groups: the values of `KEYS` in the order asked, and the sums.
 
-    ``day`` is in days since 1970 in ``zone``. Without groups there is one, unless there are no calls.
+    ``day`` is in days since 1970 in ``zone``. ``only``: of calls for which this holds. Without groups there is one,
+    unless there are no calls.
     """
-    keys = [_days(session, span, zone) if name == "day" else KEYS[name] for name in by]
     with _taking_long(session):
-        rows = session.execute(_within(select(*keys, *_sums()), span).group_by(*keys).limit(most)).all()
+        keys = [_days(session, span, zone, only) if name == "day" else KEYS[name] for name in by]
+        rows = session.execute(_within(select(*keys, *_sums()), span, only).group_by(*keys).limit(most)).all()
     return [(tuple(row[: len(keys)]), _totals(row[len(keys) :])) for row in rows]
 
 
@@ -142,12 +149,12 @@ def has_tag(column: Any, tag: str) -> ColumnElement[bool]:
 # -- days -------------------------------------------------------------------------------------------------------------
 
 
-def _days(session: Session, span: Span, zone: tzinfo) -> ColumnElement[Any]:
+def _days(session: Session, span: Span, zone: tzinfo, only: ColumnElement[bool] | None = None) -> ColumnElement[Any]:
     """Days since 1970 as the zone's clocks count them: each call's moment shifted by what the clocks were ahead then.
 
     Clocks change a few times a year, so that a handful of shifts says it all, in any database.
     """
-    first, last = session.execute(_within(select(*EDGES), span)).one()
+    first, last = session.execute(_within(select(*EDGES), span, only)).one()
     shifts = _shifts(int(first or 0), int(last or 0), zone)
     shifted = CallRow.started_at + literal(shifts[-1][1])
     if len(shifts) > 1:
@@ -190,7 +197,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # -- sums -------------------------------------------------------------------------------------------------------------
 
 
-def _within(query: Select[Any], span: Span) -> Select[Any]:
+def _within(query: Select[Any], span: Span, only: ColumnElement[bool] | None = None) -> Select[Any]:
+    if only is not None:
+        query = query.where(only)
     if span.user_id is not None:
         query = query.where(CallRow.user_id == span.user_id)
     if span.since is not None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flaskllm.services.ranges import RangeService
     from flaskllm.services.reconciliation import ReconciliationService
     from flaskllm.services.responses import ResponseService
+    from flaskllm.services.rollups import Rollups
     from flaskllm.services.routes import RouteService
     from flaskllm.services.shutdown import Shutdown
     from flaskllm.services.templates import TemplateService
@@ -73,6 +74,7 @@ class Services:
     idempotency: Idempotency
     templates: TemplateService
     usage: UsageService
+    rollups: Rollups
     workers: WorkerWatch
     troubles: TroubleService
     reconciliation: ReconciliationService

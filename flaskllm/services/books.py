@@ -167,14 +167,25 @@ class CallBooks:
         sent: bool = True,
         status: int = 200,
         tell: Callable[[int | None], Any] | None = None,
+        first_token_ms: int | None = None,
     ) -> int | None:
         """The call is over: settle its last attempt, write its row and its line. Gives the cost of all attempts.
 
         ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
         ``tell``: the answer, out of its cost, for whoever wants it written with its settlement (`CallContext.keep`).
+        ``first_token_ms``: of a stream, until its first content was handed on.
         """
         try:
-            return self._close(attempt, attempts, usage=usage, error=error, sent=sent, status=status, tell=tell)
+            return self._close(
+                attempt,
+                attempts,
+                usage=usage,
+                error=error,
+                sent=sent,
+                status=status,
+                tell=tell,
+                first_token_ms=first_token_ms,
+            )
         finally:
             self._correct_tokens()
 
@@ -188,6 +199,7 @@ class CallBooks:
         sent: bool,
         status: int,
         tell: Callable[[int | None], Any] | None,
+        first_token_ms: int | None,
     ) -> int | None:
         if error is None and status < 400:
             attempts.worked()
@@ -201,7 +213,7 @@ class CallBooks:
         cost = self._ledger.price(attempt, state, taken)
         total = None if cost is None else cost + self._spent
         code = error.code if error else "client_closed" if status >= 400 else None
-        outcome = Outcome(attempt.candidate, taken, total, attempts.number, status, code)
+        outcome = Outcome(attempt.candidate, taken, total, attempts.number, status, code, first_token_ms=first_token_ms)
         row = self._usage.row(self._request, self._call, outcome)
         keep = self._call.keep
         beside = keep(tell(total)) if keep and tell else None

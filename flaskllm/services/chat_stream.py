@@ -90,6 +90,7 @@ class ChatStream:
         self.finish_reason: str | None = None
         self.error: DomainError | None = None
         self.head: dict[str, Any] = {}
+        self._first_token_ms: int | None = None
         self._attempts, self._books, self._ask, self._times = attempts, books, ask, times
         self._shutdown, self._drains, self._on_over = shutdown, drains, on_over
         self._source: ChunkSource | None = None
@@ -181,6 +182,8 @@ class ChatStream:
     def _hand_on(self) -> Chunk:
         self._sent = True
         chunk = self._ready.popleft()
+        if chunk.has_content and self._first_token_ms is None:
+            self._first_token_ms = int((time.monotonic() - self.call.started) * 1000)
         self._joined += len(chunk.raw or b"") or FRAME_BYTES
         return chunk
 
@@ -364,6 +367,7 @@ class ChatStream:
                 error=failure or error,
                 sent=self._source is not None,
                 status=CLIENT_CLOSED if self._abandoned else error.status if error else 200,
+                first_token_ms=self._first_token_ms,
             )
         finally:
             self._on_over()

@@ -383,7 +383,7 @@ def _interrupted(row: dict[str, Any]) -> Settle:
         "claimed_user": None,
         "client_id": None,
         "metadata": None,
-        **dict.fromkeys(PARTS),
+        **dict.fromkeys((*PARTS, "first_token_ms")),
     }
     return Settle(values, row["reserved"], row["reserved"], holds_from_json(row["holds"]), call)
 

@@ -25,6 +25,7 @@ from flaskllm.domain.usage import PARTS, Usage
 from flaskllm.errors import invalid
 from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import new_row_id
+from flaskllm.repositories.rollups import rolled_series
 from flaskllm.repositories.usage import Span, UsageTotals, series, tags_of, token_names, user_names
 from flaskllm.services.ledger import asked_name, tags_text
 from flaskllm.services.metrics import Metrics
@@ -44,7 +45,8 @@ UTC_ZONE = ZoneInfo("UTC")
 class Outcome:
     """How a call ended: ``cost`` in 10⁻⁹ dollar, ``status`` as its caller saw it.
 
-    ``saved``: what the answer had cost when it was asked for first, where it came from the cache.
+    ``saved``: what the answer had cost when it was asked for first, where it came from the cache. ``first_token_ms``:
+    from the call's start to the first content handed on, of a stream.
     """
 
     candidate: Candidate | None
@@ -54,6 +56,7 @@ class Outcome:
     status: int = 200
     error_code: str | None = None
     saved: int | None = None
+    first_token_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class UsageService:
             "metadata": json.dumps(dict(call.metadata)) if call.metadata else None,
             "tags": tags_text(principal.tags),
             **{name: getattr(outcome.usage, name) or None for name in PARTS},
+            "first_token_ms": outcome.first_token_ms,
         }
 
     def tell(self, row: dict[str, Any], *, from_cache: bool = False) -> None:
@@ -133,13 +137,20 @@ class UsageService:
         anybody reads.
         """
         span = Span(user_id, since, until, **only)
-        with self._database.reading() as session:
-            found = series(session, span, by, most=MOST_GROUPS + 1, zone=self.zone)
+        with self._database.snapshot() as session:
+            found = self._series(session, span, by)
             if len(found) > MOST_GROUPS:
                 raise invalid("group_by", f"makes more than {MOST_GROUPS} groups of this; narrow from and to")
             names = _Names(session, by, [keys for keys, _ in found])
-        whole = sum((held for _, held in found), UsageTotals())
+            by_call = self._series(session, span, ()) if "tag" in by else found
+        whole = sum((held for _, held in by_call), UsageTotals())
         return UsageReport(span, self.zone.key, tuple(by), whole, _folded(found, by, names))
+
+    def _series(self, session: Session, span: Span, by: Sequence[str]) -> list[tuple[tuple[Any, ...], UsageTotals]]:
+        """Of the roll-ups where they tell it, else of the ledger: the sums are the same."""
+        most = MOST_GROUPS + 1
+        found = rolled_series(session, span, by, most=most, zone=self.zone)
+        return series(session, span, by, most=most, zone=self.zone) if found is None else found
 
 
 class _Names:

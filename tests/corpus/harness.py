@@ -36,7 +36,7 @@ CASES: tuple[Case, ...] = tuple(json.loads((Path(__file__).parent / "doors.json"
 
 SAID_BY_B = "what only bobby knows"
 NEVER_TOLD = (b"Traceback", b"sqlite3", b"sqlalchemy", b"SELECT ", b"site-packages", b"/instance/", PASSWORD.encode())
-COUNTED = frozenset({"calls", "attempts", "budgets", "counters", "meta"})
+COUNTED = frozenset({"calls", "attempts", "budgets", "counters", "meta", "rollups", "rollup_state"})
 """Tables that say what was spent and tried: they may change where nothing else does."""
 EMOJI = "Grüße 世界 🙂🏳️‍🌈 ok"
 MODEL_SAYS: dict[str, tuple[faults.Behaviour, str]] = {

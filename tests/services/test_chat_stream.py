@@ -111,6 +111,20 @@ def test_a_hang_up_in_silence_is_seen_at_once_and_the_bill_is_waited_for(
     assert rows(app, "SELECT status, error_code FROM calls") == [(499, "client_closed")]
 
 
+def test_the_time_to_the_first_content_is_what_its_reader_waited(one: Any, upstream: Upstream) -> None:
+    """Not what came before it, and not what comes after it; nobody reads an answer that has no content."""
+    app = one()
+    upstream.script(faults.gap(1, 0.3), vendor="openai")
+    stream = ask(app)
+    assert told(stream) == "echo: hello"
+    ((first, latency),) = rows(app, "SELECT first_token_ms, latency_ms FROM calls")
+    assert 0 <= first < latency
+    upstream.script(faults.frames([]), vendor="openai")
+    with pytest.raises(ProviderError):
+        ask(app)
+    assert rows(app, "SELECT first_token_ms FROM calls ORDER BY id DESC")[0] == (None,)
+
+
 def test_a_closed_descriptor_of_the_caller_breaks_nothing(one: Any, upstream: Upstream) -> None:
     upstream.script(faults.pace(30), vendor="openai")
     app = one()
