@@ -72,7 +72,7 @@ class CallRow(Model):
         Index("ix_calls_user_started", "user_id", "started_at"),
         Index("ix_calls_started", "started_at"),
         Index("ix_calls_request", "request_id"),
-        Index("ix_calls_new", "rolled", "id", sqlite_where=IS_NEW, postgresql_where=IS_NEW),
+        Index("ix_calls_new", "rolled", "finished_at", sqlite_where=IS_NEW, postgresql_where=IS_NEW),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Table, and_, delete, func, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, Table, and_, delete, func, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from flaskllm.domain.histogram import Histogram, bucket_of
@@ -64,6 +64,9 @@ _READ = (
 )  # fmt: skip
 _CALLS = cast("Table", CallRow.__table__)
 _STATE = cast("Table", RollupStateRow.__table__)
+_ROLLUPS = cast("Table", RollupRow.__table__)
+NOTHING_YET = -1
+"""Of ``taken_apart_to``: below every id."""
 IS_NEW = _CALLS.c.rolled.is_(None)
 
 
@@ -249,11 +252,12 @@ def roll(session: Session, zone: ZoneInfo, *, most: int) -> int | None:
     if state is None:
         return None
     if state.zone != zone.key:
-        _forget_all(session, state, zone)
+        _let_all_go(state, zone)
     if state.taken_apart_to is not None:
         return _take_apart(session, state, most)
     _let_go(session, state)
-    ids = select(_CALLS.c.id).where(IS_NEW).order_by(_CALLS.c.rolled, _CALLS.c.id).limit(most).scalar_subquery()
+    in_order = (_CALLS.c.rolled, _CALLS.c.finished_at)  # the order of the one index that holds just these
+    ids = select(_CALLS.c.id).where(IS_NEW).order_by(*in_order).limit(most).scalar_subquery()
     rows = session.execute(
         update(_CALLS).where(_CALLS.c.id.in_(ids)).values(rolled=True).returning(*(_CALLS.c[name] for name in _READ))
     ).all()
@@ -267,7 +271,7 @@ def begin_anew(session: Session, zone: ZoneInfo) -> bool:
     state = _locked(session, zone)
     if state is None:
         return False
-    _forget_all(session, state, zone)
+    _let_all_go(state, zone)
     return True
 
 
@@ -293,14 +297,17 @@ def _locked(session: Session, zone: ZoneInfo) -> RollupStateRow | None:
     return session.execute(query).scalar_one_or_none()
 
 
-def _forget_all(session: Session, state: RollupStateRow, zone: ZoneInfo) -> None:
-    session.execute(delete(RollupRow))
-    state.zone, state.taken_apart_to = zone.key, -1
-    session.flush()
+def _let_all_go(state: RollupStateRow, zone: ZoneInfo) -> None:
+    state.zone, state.taken_apart_to = zone.key, NOTHING_YET
 
 
 def _take_apart(session: Session, state: RollupStateRow, most: int) -> int:
-    """The next calls count as new again, in the order of their ids, so that no transaction is long."""
+    """Some of the sums are gone, then some calls count as new again, by their ids: no transaction is long."""
+    if state.taken_apart_to == NOTHING_YET:
+        key = (RollupRow.grain, RollupRow.subject, RollupRow.slot, RollupRow.item)
+        some = delete(_ROLLUPS).where(tuple_(*key).in_(select(*key).limit(5 * most)))
+        if gone := cast("CursorResult[Any]", session.execute(some)).rowcount:
+            return gone
     ids = select(_CALLS.c.id).where(_CALLS.c.id > state.taken_apart_to).order_by(_CALLS.c.id).limit(most)
     found = list(session.execute(ids).scalars())
     if found:

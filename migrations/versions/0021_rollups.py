@@ -46,7 +46,7 @@ def upgrade() -> None:
     )
     op.add_column("calls", sa.Column("first_token_ms", sa.BigInteger(), nullable=True))
     op.add_column("calls", sa.Column("rolled", sa.Boolean(), nullable=True))
-    op.create_index("ix_calls_new", "calls", ["rolled", "id"], sqlite_where=IS_NEW, postgresql_where=IS_NEW)
+    op.create_index("ix_calls_new", "calls", ["rolled", "finished_at"], sqlite_where=IS_NEW, postgresql_where=IS_NEW)
 
 
 def downgrade() -> None:
