@@ -70,6 +70,7 @@ from flaskllm.services.quotas import QuotaService
 from flaskllm.services.range_rows import DAY_S, RowCache, RowRunner
 from flaskllm.services.ranges import RangeRules, RangeService
 from flaskllm.services.reconciliation import ReconciliationService
+from flaskllm.services.requests import CallLog
 from flaskllm.services.response_cache import ResponseCache
 from flaskllm.services.responses import ResponseService
 from flaskllm.services.rollups import Rollups
@@ -302,6 +303,7 @@ class _Wiring:
             templates=templates,
             usage=self.usage,
             rollups=self.rollups,
+            requests=CallLog(self.database),
             reconciliation=ReconciliationService(self.database),
             audit=self.audit,
             limits=self.limits,

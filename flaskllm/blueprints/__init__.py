@@ -85,6 +85,7 @@ ASKING_PAGES = {
     "list_batches",
     "list_people",
     "list_providers",
+    "list_requests",
     "list_templates",
     "list_tokens",
     "list_versions",

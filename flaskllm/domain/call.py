@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flaskllm.domain.principal import NO_CLAIMS, Claims, Principal
+
+HIGHEST_ID = 2**63 - 1
+"""Of a row of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,31 @@ class CallContext:
     def remaining(self) -> float:
         """Seconds left; never below zero."""
         return max(0.0, self.deadline - time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilters:
+    """Which calls; what is None does not matter.
+
+    ``model``: asked for or asked. ``failed``: all that ended with an error. ``since``, ``until``: when they began, in
+    milliseconds since 1970.
+    """
+
+    request_id: str | None = None
+    user_id: str | None = None
+    token_id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    door: str | None = None
+    tag: str | None = None
+    error_code: str | None = None
+    failed: bool | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+class CallKey(NamedTuple):
+    """Where a page begins: after the call of this moment and id."""
+
+    started_at: int
+    id: int

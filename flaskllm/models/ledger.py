@@ -17,6 +17,10 @@ IS_NEW = text("rolled IS NULL")
 """Only the calls that the roll-ups do not hold yet, those of the last seconds."""
 
 
+HAS_FAILED, HAS_ERROR = text("status >= 400"), text("error_code IS NOT NULL")
+"""Few calls fail, so that their indexes stay small too."""
+
+
 class AttemptRow(Model):
     """One attempt at one provider: written before the call goes out, settled once after it.
 
@@ -71,6 +75,12 @@ class CallRow(Model):
     __table_args__ = (
         Index("ix_calls_user_started", "user_id", "started_at"),
         Index("ix_calls_started", "started_at"),
+        Index("ix_calls_token_started", "token_id", "started_at"),
+        Index("ix_calls_model_started", "model", "started_at"),
+        Index("ix_calls_backend_started", "backend_model", "started_at"),
+        Index("ix_calls_provider_started", "provider", "started_at"),
+        Index("ix_calls_failed", "started_at", sqlite_where=HAS_FAILED, postgresql_where=HAS_FAILED),
+        Index("ix_calls_error", "error_code", "started_at", sqlite_where=HAS_ERROR, postgresql_where=HAS_ERROR),
         Index("ix_calls_request", "request_id"),
         Index("ix_calls_new", "rolled", "finished_at", sqlite_where=IS_NEW, postgresql_where=IS_NEW),
     )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flaskllm.services.quotas import QuotaService
     from flaskllm.services.ranges import RangeService
     from flaskllm.services.reconciliation import ReconciliationService
+    from flaskllm.services.requests import CallLog
     from flaskllm.services.responses import ResponseService
     from flaskllm.services.rollups import Rollups
     from flaskllm.services.routes import RouteService
@@ -75,6 +76,7 @@ class Services:
     templates: TemplateService
     usage: UsageService
     rollups: Rollups
+    requests: CallLog
     workers: WorkerWatch
     troubles: TroubleService
     reconciliation: ReconciliationService

@@ -102,6 +102,15 @@ def write_calls_of(visitor: Visitor, user_id: str) -> None:
     write_calls(visitor.app, {"id": 99, "user_id": user_id, "started_at": TODAY})
 
 
+def test_a_row_leads_to_its_calls(used: Visitor) -> None:
+    """A day of the report's time zone, whatever zone the list's own times are in."""
+    shown = used.get("/admin/usage?by=day&then=model&last=user&tag=sales")
+    links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/admin/requests\?[^"]*)"', shown.text)]
+    listed = [used.get(link) for link in links]
+    assert [len(rows(answer)) for answer in listed] == [1, 1]
+    assert ["gpt-4o-mini" in words(answer) for answer in listed] == [False, True]
+
+
 def test_the_table_is_paged(root: Visitor) -> None:
     write_calls(root.app, *({"started_at": TODAY, "backend_model": f"m{number}"} for number in range(5)))
     first = root.get("/admin/usage?by=model&limit=2")

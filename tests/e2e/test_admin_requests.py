@@ -1,8 +1,9 @@
-"""Usage in a real browser: chosen, grouped, gone through and taken away as files."""
+"""Usage and single requests in a real browser: chosen, gone through, looked at, and taken away as files."""
 
 from __future__ import annotations
 
 import csv
+import json
 import random
 import sqlite3
 import time
@@ -21,7 +22,10 @@ from tests.e2e.browsers import looked_at
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PAGES = ("usage", "usage?by=day&then=model&order=cost", "usage?by=user&then=token&last=tag", "usage?user=nobody")
+PAGES = (
+    "usage", "usage?by=day&then=model&order=cost", "usage?by=user&then=token&last=tag", "requests",
+    "requests?status=failed&user=ann",
+)  # fmt: skip
 MODELS = (
     ("gpt-4o-mini", "openai", 900), ("claude-sonnet-4-5", "anthropic", 9_000), ("gemini-2.5-flash", "gemini", 1_500),
     (PAYLOAD, "evil", 1),
@@ -38,11 +42,37 @@ def month_of_calls(gateway: servers.Gateway, count: int = 1500) -> None:
         users = [row[0] for row in database.execute("SELECT id FROM users ORDER BY username")]
         tokens = [row[0] for row in database.execute("SELECT id FROM api_tokens")]
         rows = [_call(chance, number, now, users, tokens) for number in range(count)]
-        columns = ", ".join(rows[0])
-        database.executemany(
-            f"INSERT INTO calls ({columns}) VALUES ({', '.join(f':{name}' for name in rows[0])})", rows
-        )
+        _insert(database, "calls", rows)
+        _insert(database, "attempts", [attempt for row in rows[:100] for attempt in _attempts(row)])
         database.commit()
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
+    names = ", ".join(rows[0])
+    values = ", ".join(f":{name}" for name in rows[0])
+    database.executemany(f"INSERT INTO {table} ({names}) VALUES ({values})", rows)
+
+
+def _attempts(call: dict[str, Any]) -> list[dict[str, Any]]:
+    """A first one that failed, and the one that answered, or failed too."""
+    common = {name: call[name] for name in ("request_id", "user_id", "token_id", "door", "model", "tags")}
+    half = call["latency_ms"] // 2
+    usage = {"input": {"tokens": call["prompt_tokens"], "rate": 150_000_000}}
+    first = {
+        "id": call["id"] - 2, "number": 1, "state": "released", "error_code": "provider_timeout", "cost": 0,
+        "provider": "azure_openai", "endpoint": "west_us", "backend_model": "gpt-4o", "usage": None,
+        "started_at": call["started_at"] + 3, "settled_at": call["started_at"] + half,
+    }  # fmt: skip
+    last = {
+        "id": call["id"] - 1, "number": 2, "state": "settled", "error_code": call["error_code"], "cost": call["cost"],
+        "provider": call["provider"], "endpoint": "main", "backend_model": call["backend_model"],
+        "usage": json.dumps(usage), "started_at": call["started_at"] + half, "settled_at": call["finished_at"],
+    }  # fmt: skip
+    more = {
+        "price_version": "openai/gpt-4o@2026-08-01", "reserved": 40_000_000, "priced": True, "holds": "[]",
+        "prompt_tokens": 0, "completion_tokens": 0, "estimated": False, "lease_until": 0,
+    }  # fmt: skip
+    return [{**common, **more, **one} for one in (first, last)]
 
 
 def _call(chance: random.Random, number: int, now: int, users: list[str], tokens: list[str]) -> dict[str, Any]:
@@ -57,7 +87,9 @@ def _call(chance: random.Random, number: int, now: int, users: list[str], tokens
         "token_id": chance.choice([*tokens, None]), "tags": chance.choice([None, '["sales"]', '["emea","sales"]']),
         "started_at": started, "finished_at": started + latency, "latency_ms": latency, "prompt_tokens": prompt,
         "completion_tokens": 0 if failed else answer, "cost": 0 if failed else (prompt + 4 * answer) * price,
-        "status": 502 if failed else 200, "error_code": "provider_error" if failed else None,
+        "status": 502 if failed else 200, "error_code": "provider_error" if failed else None, "attempts": 2,
+        "correlation_id": f"corr-{number}", "claimed_user": PAYLOAD, "client_id": "excel",
+        "metadata": json.dumps({"cell": "B7", "sheet": "October"}),
     }  # fmt: skip
 
 
@@ -83,10 +115,10 @@ def test_every_page_is_sound(gateway: servers.Gateway, browser: Any, look: dict[
     with looked_at(browser, **look) as seen:
         administrator = Administrator(gateway, seen)
         administrator.signs_in("ann")
-        administrator.finds_all_sound(PAGES[:-1])
-        administrator.goes(PAGES[-1])
-        assert "no such user" in seen.page.locator("#e-user").inner_text()
-        assert [one for one in seen.complaints if "status of 400" not in one] == []
+        administrator.finds_all_sound(PAGES)
+        seen.page.click("#rows a")
+        seen.page.wait_for_selector(".attempts li")
+        administrator.finds_it_sound("request")
 
 
 def test_usage_is_grouped_gone_through_and_taken_away(root: Administrator, tmp_path: Path) -> None:
@@ -95,7 +127,7 @@ def test_usage_is_grouped_gone_through_and_taken_away(root: Administrator, tmp_p
     page.select_option("#f-by", "day")
     page.select_option("#f-then", "model")
     page.fill("#f-user", "ann")
-    page.click("text=Show")
+    page.click(".filters button")
     page.wait_for_selector("th:has-text('Model')")
     shown = page.locator("#rows tr").count()
     assert shown == 50
@@ -113,4 +145,39 @@ def test_usage_is_grouped_gone_through_and_taken_away(root: Administrator, tmp_p
     first = page.locator("#rows tr").first.locator("td").all_inner_texts()
     assert (held[0]["day"], held[0]["model"], held[0]["requests"]) == (first[0], first[1], first[2])
     assert "xl/workbook.xml" in zipfile.ZipFile(files["XLSX"]).namelist()
+    assert root.seen.complaints == []
+
+
+def test_what_is_wrong_in_a_filter_is_told_at_its_field_and_mended_there(root: Administrator) -> None:
+    page = root.page
+    root.goes("requests")
+    page.fill("#f-user", "nobody")
+    page.fill("#f-model", "gpt-4o-mini")
+    page.click(".filters button")
+    page.wait_for_selector("#e-user:has-text('no such user')")
+    assert [one for one in root.seen.complaints if "status of 400" not in one] == []
+    assert page.input_value("#f-model") == "gpt-4o-mini"
+    page.fill("#f-user", "ann")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rows tr:nth-child(50)")
+    assert {words.split()[0] for words in page.locator("#rows td:nth-child(3)").all_inner_texts()} == {"ann"}
+
+
+def test_a_failed_request_is_found_gone_through_and_looked_at(root: Administrator) -> None:
+    page = root.page
+    root.goes("requests")
+    page.click("#more a")
+    page.wait_for_selector("#rows tr:nth-child(51)")
+    page.select_option("#f-status", "failed")
+    page.click(".filters button")
+    page.wait_for_url("**status=failed**")
+    page.wait_for_selector("#rows .state.bad")
+    assert page.locator("#rows .state.good").count() == 0
+    page.click("#rows a >> nth=0")
+    page.wait_for_selector(".attempts li")
+    assert page.locator(".attempts svg").count() == 2
+    assert "provider_timeout" in page.locator(".attempts li").first.inner_text()
+    assert "sheet: October" in page.locator(".facts").inner_text()
+    page.click("text=The user")
+    page.wait_for_selector("h2:has-text('Close the account')")
     assert root.seen.complaints == []

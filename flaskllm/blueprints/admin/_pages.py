@@ -31,6 +31,7 @@ NAVIGATION = (
     ("admin.list_providers", "Providers"),
     ("admin.list_templates", "Templates"),
     ("admin.list_batches", "Batches"),
+    ("admin.list_requests", "Requests"),
     ("admin.show_usage", "Usage"),
     ("admin.list_people", "People"),
     ("admin.list_tokens", "Tokens"),

@@ -98,9 +98,30 @@ def _rows(report: UsageReport, begin: int, end: int) -> list[dict[str, Any]]:
     """A part of the series; ``share``: of a hundred, which the dearest row has."""
     most = max((held.cost for _, held in report.series), default=0) or 1
     return [
-        {"words": [_words(name, group) for name in report.by], "held": held, "share": 100 * held.cost / most}
+        {
+            "words": [_words(name, group) for name in report.by],
+            "held": held,
+            "share": 100 * held.cost / most,
+            "calls": _calls_of(report, group),
+        }
         for group, held in report.series[begin:end]
     ]
+
+
+def _calls_of(report: UsageReport, group: Mapping[str, str | None]) -> dict[str, str] | None:
+    """What `list_requests` is asked for the calls behind a row; None where they cannot be named."""
+    if None in (group.get(name, "") for name in ("token_id", "provider", "tag")):
+        return None
+    span = {"from": report.span.since, "to": report.span.until}
+    if day := group.get("day"):
+        span["from"], span["to"] = wire.read_span({"from": day, "to": day}, services.usage.zone)
+    named = {
+        "user": group.get("user_id") or report.span.user_id,
+        "token": group.get("token_id") or report.span.token_id,
+        **{name: group.get(name) or getattr(report.span, name) for name in ("model", "provider", "tag")},
+    }
+    moments = {name: at.strftime("%Y-%m-%d %H:%M:%SZ") for name, at in span.items() if at is not None}
+    return moments | {name: value for name, value in named.items() if value}
 
 
 def _words(name: str, group: Mapping[str, str | None]) -> str:
