@@ -360,6 +360,7 @@ class Settings:
     jwt_refresh_token_expires: int = var("JWT_REFRESH_TOKEN_EXPIRES", whole_seconds(60, 366 * 86400), "30d", "life of a refresh token")
     allow_query_token: bool = var("ALLOW_QUERY_TOKEN", boolean, "true", "take ?api_token= on /api/v1/*")
     allow_body_token: bool = var("ALLOW_BODY_TOKEN", boolean, "false", "take api_token in a text/plain JSON body, webhook paths only")
+    chat_page: bool = var("CHAT_PAGE", boolean, "false", "offer the web chat for everybody with an account at /chat")
     allowed_origins: tuple[str, ...] = var("ALLOWED_ORIGINS", list_of(origin), "*", "origins whose pages may call, by commas, or *")
     rate_limit_enabled: bool = var("RATE_LIMIT_ENABLED", boolean, "true", "hold requests to the limits")
     rate_limit_per_minute: int = var("RATE_LIMIT_PER_MINUTE", integer(1, 1_000_000), "60", "requests a minute for a token or user without a limit of its own", aliases=("RATE_LIMIT",))

@@ -119,6 +119,7 @@ def flask_config(settings: Settings) -> dict[str, Any]:
         "ALLOW_QUERY_TOKEN": settings.allow_query_token,
         "ALLOW_BODY_TOKEN": settings.allow_body_token,
         "METRICS_TOKEN": settings.metrics_token,
+        "CHAT_PAGE": settings.chat_page,
     }
 
 

@@ -37,7 +37,7 @@ STRICT_PAGE = (
     "form-action 'self'"
 )
 """No inline script or style and nothing from elsewhere; Swagger UI has its icons as data URLs."""
-NO_DOCUMENT = frozenset({"static", "admin"})
+NO_DOCUMENT = frozenset({"static", "admin", "chat_page"})
 """Blueprints that are no part of the API: our own pages and their files."""
 MODEL_SCOPES = frozenset({"chat", "webhook", "embeddings", "images"})
 MODEL_ERRORS = (402, 404, 429, 502, 504)

@@ -26,6 +26,8 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     dialogs: list[str] = field(default_factory=list)
+    answers: str | None = None
+    """What is typed into a `prompt`; None: what stands there."""
 
     def strangers(self, home: str) -> set[str]:
         """What was asked of anybody but us."""
@@ -56,7 +58,7 @@ def looked_at(browser: Any, **context: Any) -> Iterator[Seen]:
 
     def answer(dialog: Any) -> None:
         found.dialogs.append(dialog.message)
-        dialog.accept()
+        dialog.accept(found.answers or dialog.default_value)
 
     found.page.on("dialog", answer)
     yield found
