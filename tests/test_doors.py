@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 OPEN = {
     "/health", "/health/live", "/health/ready", "/api/health", "/api/v1/health", "/api/auth/register",
     "/api/auth/login", "/api/auth/refresh", "/llm-gate/v1/health", "/openapi.json",
-    "/docs", "/llm-gate/openapi.json", "/llm-gate/docs", "/excel", "/excel/<name>",
+    "/docs", "/llm-gate/openapi.json", "/llm-gate/docs", "/excel", "/excel/<name>", "/chat", "/chat/<name>",
 }  # fmt: skip
 """Paths that need no credential, each a decision."""
 

@@ -70,5 +70,6 @@ PATHS: Mapping[str, str] = {
     "azure.create_embeddings": "demo",
     "azure.create_images": "demo",
     "excel.file": "functions.js",
+    "chat_page.file": "api.js",
 }
 """What may stand in a path, where it need not be made first."""

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from flask import Blueprint, Response, current_app
 
+from flaskllm.blueprints._doc import documented
 from flaskllm.errors import NotFound
+from flaskllm.wire.shapes import STRING
 
 bp = Blueprint("chat_page", __name__)
 
@@ -32,11 +34,19 @@ FILES = {
 
 
 @bp.get("")
+@documented("A chat for everybody with an account, as a page", answer=STRING, media="text/html", errors=(404,))
 def page() -> Response:
     return _sent("index.html", "text/html; charset=utf-8", "no-store")
 
 
 @bp.get("/<name>")
+@documented(
+    "A file of that page",
+    answer={"description": "A script, a style sheet or a picture"},
+    media="*/*",
+    errors=(404,),
+    description=f"One of: {', '.join(FILES)}.",
+)
 def file(name: str) -> Response:
     if name not in FILES:
         raise NotFound("There is no such path.")

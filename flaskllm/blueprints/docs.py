@@ -37,7 +37,7 @@ STRICT_PAGE = (
     "form-action 'self'"
 )
 """No inline script or style and nothing from elsewhere; Swagger UI has its icons as data URLs."""
-NO_DOCUMENT = frozenset({"static", "admin", "chat_page"})
+NO_DOCUMENT = frozenset({"static", "admin"})
 """Blueprints that are no part of the API: our own pages and their files."""
 MODEL_SCOPES = frozenset({"chat", "webhook", "embeddings", "images"})
 MODEL_ERRORS = (402, 404, 429, 502, 504)
@@ -70,7 +70,7 @@ FAMILY_OF = {
     "gate": "Gate", "gate_docs": "Gate", "external": "External calls", "messages": "Anthropic", "responses": "OpenAI",
     "azure": "OpenAI", "batch": "Batches", "files": "Batches", "providers": "Providers", "routes": "Providers",
     "administration": "Administration",
-    "quotas": "Administration", "excel": "Webhook",
+    "quotas": "Administration", "excel": "Webhook", "chat_page": "Accounts",
 }  # fmt: skip
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "accessToken": {
