@@ -61,6 +61,7 @@ def test_no_answer_is_outside_the_document(tmp_path: Path) -> None:
         tmp_path,
         RATE_LIMIT_ENABLED="false",
         BREAKER_FAILURES="0",
+        CHAT_PAGE="true",
         JWT_ACCESS_TOKEN_EXPIRES="86400",
         METRICS_TOKEN="7Xw2mQ9vLr4ZpB8sNd3HfJ6gYc1AeUqVoRiWtK5x",
         EXTERNAL_ALLOWED_HOSTS="refused.invalid",
