@@ -22,6 +22,8 @@ from flaskllm.wire.json import decode
 Policy = Callable[[Principal], None]
 
 TOKEN_HEADERS = ("X-API-Token", "api-key", "x-api-key")
+UNATTENDED = "X-Unattended"
+"""What a page of ours says of a request that it makes by itself, with nobody there."""
 LONGEST_CREDENTIAL = 8192
 TEMPLATES_SCOPE = "webhook"
 """The one scope whose doors know templates: a token limited to templates must not pass them by elsewhere."""
@@ -72,7 +74,8 @@ def visitor() -> Principal:
     secret = page_secret()
     if secret is None:
         raise Unauthenticated("Sign in first.")
-    return services.quotas.applied(services.accounts.identify_page(secret))
+    found = services.accounts.identify_page(secret, attended=UNATTENDED not in request.headers)
+    return services.quotas.applied(found)
 
 
 def bearer() -> str | None:

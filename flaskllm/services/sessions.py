@@ -152,17 +152,23 @@ class Sessions:
             raise Unauthenticated(OVER)
         return _principal(_live(login).user, login.id)
 
-    def identify_page(self, secret: str) -> Principal:
-        """Whose browser has this in its cookie. Raises as `identify` does."""
-        digest = api_token.hash_of(secret)
-        return self._recent.get(digest, lambda: self._load_page(digest))
+    def identify_page(self, secret: str, *, attended: bool = True) -> Principal:
+        """Whose browser has this in its cookie. Raises as `identify` does.
 
-    def _load_page(self, digest: str) -> Principal:
+        ``attended``: a person is there; what a page asks by itself lengthens nobody's sign-in.
+        """
+        digest = api_token.hash_of(secret)
+        key = digest if attended else f"unattended:{digest}"
+        return self._recent.get(key, lambda: self._load_page(digest, attended=attended))
+
+    def _load_page(self, digest: str, *, attended: bool) -> Principal:
         with self._db.reading() as session:
             login = repository.find_page(session, digest)
         if login is None:
             raise Unauthenticated(OVER)
-        self._stay(_live(login))
+        _live(login)
+        if attended:
+            self._stay(login)
         return _principal(login.user, login.id)
 
     def _stay(self, login: LoginSession) -> None:

@@ -234,6 +234,15 @@ def test_who_is_busy_stays_and_who_is_away_for_an_hour_does_not(app: Flask) -> N
     assert is_led_to_the_entrance(root.http.get("/admin/audit"))
 
 
+def test_what_a_page_asks_by_itself_keeps_nobody_signed_in(app: Flask) -> None:
+    root = Visitor.admin(app)
+    aged(app, expires_at=PAGE_IDLE - timedelta(minutes=5))
+    for _ in range(2):
+        root.get("/admin/batches", headers={"X-Unattended": "1"})
+    aged(app, expires_at=timedelta(minutes=5))
+    assert is_led_to_the_entrance(root.http.get("/admin/batches", headers={"X-Unattended": "1"}))
+
+
 def test_nobody_stays_beyond_twelve_hours(app: Flask) -> None:
     root = Visitor.admin(app)
     aged(app, created_at=PAGE_MOST - timedelta(minutes=30), expires_at=timedelta(minutes=59))

@@ -101,7 +101,9 @@ def test_a_job_is_watched_until_it_is_over_and_its_results_come_by_themselves(ro
         other = Administrator(root.gateway, seen)
         other.signs_in("ann")
         other.goes("batches")
-        root.gateway.flask("worker", "--once")
+        with root.page.expect_request("**/progress") as looking:
+            root.gateway.flask("worker", "--once")
+        assert looking.value.headers["x-unattended"] == "1", "who only leaves a page open is not busy"
         root.page.wait_for_selector("#ended:has-text('The job is over: completed.')")
         other.page.wait_for_selector(f"#live-{job_id}:has-text('completed')")
         assert seen.complaints == []

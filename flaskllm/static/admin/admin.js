@@ -42,6 +42,11 @@ if (menu) {
   });
 }
 
+/* What a page asks every few seconds lengthens nobody's sign-in: only a person does. */
+document.addEventListener("htmx:configRequest", (event) => {
+  if (!event.detail.triggeringEvent) event.detail.headers["X-Unattended"] = "1";
+});
+
 /* A page that htmx has put in place is read from its beginning, as one that was loaded is. */
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id === "main") {
