@@ -107,7 +107,7 @@ def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     app = create_app(Settings.load(plain_environment(folder, LOG_DIR=""), root=folder))
     prepare_database(app)
-    _dispose(app)
+    dispose(app)
     return folder / "instance" / "app.db"
 
 
@@ -126,11 +126,12 @@ def make_app(tmp_path: Path, template_database: Path) -> Iterator[MakeApp]:
 
     yield make
     for number, app in enumerate(made):
-        _dispose(app)
+        dispose(app)
         canaries.check(tmp_path / f"app{number}")
 
 
-def _dispose(app: Flask) -> None:
+def dispose(app: Flask) -> None:
+    """Nothing of a gateway is left: no thread, no connection."""
     app.extensions["flaskllm"].shutdown.stop()
     app.extensions["flaskllm"].factory.close()
     with app.app_context():

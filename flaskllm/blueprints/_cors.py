@@ -6,6 +6,7 @@ headers does not cover ``Authorization``, so a preflight is told every header by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from flask import Flask, Response, request
@@ -33,6 +34,8 @@ EXPOSED = (
 
 def share_with_browsers(app: Flask, *, origins: Sequence[str]) -> None:
     app.after_request(_name_every_header)  # before flask-cors: the last registered runs first
+    if "*" not in origins:
+        app.after_request(_say_that_it_varies)
     cors.init_app(
         app,
         resources=SHARED,
@@ -48,4 +51,11 @@ def _name_every_header(response: Response) -> Response:
     if request.method == "OPTIONS" and "Access-Control-Allow-Origin" in response.headers:
         response.headers["Access-Control-Allow-Headers"] = ", ".join(ALLOWED)
         response.headers.pop("Content-Type", None)
+    return response
+
+
+def _say_that_it_varies(response: Response) -> Response:
+    """Where only some may call, a cache must not give one's answer to another; flask-cors says so from two on."""
+    if re.match(SHARED, request.path):
+        response.vary.add("Origin")
     return response

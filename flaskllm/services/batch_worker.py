@@ -32,6 +32,7 @@ from flaskllm.domain.batch import (
 )
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.principal import Principal
+from flaskllm.domain.text import holdable
 from flaskllm.errors import DomainError, Forbidden, InternalError, RateLimited, Unavailable
 from flaskllm.repositories.batches import GiveBack, Renew, Store, Suspects, Take
 from flaskllm.services import crash
@@ -76,7 +77,7 @@ def ended_of(told: Told[Any], *, whole: bool) -> Ended:
     body = answer.result.raw or orjson.dumps(answer.result.body)
     return Ended(
         COMPLETED,
-        text=answer.text.replace("\x00", ""),
+        text=holdable(answer.text),
         finish_reason=answer.result.finish_reason,
         model=answer.model[:256],
         prompt_tokens=answer.usage.prompt_tokens,
@@ -260,7 +261,7 @@ def _taken_after(stores: Sequence[Store]) -> list[Claimed]:
 
 def failed(error: DomainError) -> Ended:
     """The result of an item that cannot be answered."""
-    return Ended(FAILED, error_code=error.code, error_message=error.message.replace("\x00", "")[:MOST_ERROR])
+    return Ended(FAILED, error_code=error.code, error_message=holdable(error.message)[:MOST_ERROR])
 
 
 def _owner() -> str:
