@@ -28,6 +28,7 @@ from flaskllm.extensions import db
 from tests import canaries
 from tests.actors import AN_ID, frames
 from tests.doors.accounts_world import Person, expanded
+from tests.doors.visitor import Visitor, live_parts, navigation
 from tests.people import PASSWORD
 from tests.upstream import Upstream, faults
 
@@ -589,6 +590,23 @@ def sse_ends(played: Played, _: str) -> None:
     assert errors in ([], [len(frames(played.body)) - 2])
 
 
+def rendered_as_text(played: Played, _: str) -> None:
+    """An administrator looks at every page of the navigation: nothing that was sent has become a part of one."""
+    visitor = Visitor.admin(played.world.app, "looks")
+    for address in navigation(visitor):
+        found = visitor.get(address).text
+        assert live_parts(found) == [], address
+        assert not [text for text in _strings(played.sent) if "<" in text and text in found], address
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+
+
 UPSTREAM: dict[str, Callable[[Played, str], None]] = {
     "ledger.exact_or_flagged": ledger_exact_or_flagged,
     "ledger.reserved_zero_after": nothing_reserved,
@@ -629,11 +647,12 @@ ASSERTIONS: dict[str, Callable[[Played, str], None]] = {
     "body.valid_json": valid_json,
     "response_id.valid": response_id_is_valid,
     "header.not_split": header_is_not_split,
+    "admin_ui.rendered_as_text": rendered_as_text,
 }
 
 
-def verify(played: Played, *, later: frozenset[str]) -> None:
-    """Status, code and every assertion; ``later`` names those whose subject is not there yet."""
+def verify(played: Played, *, later: frozenset[str] = frozenset()) -> None:
+    """Status, code and every assertion; ``later`` names those that the test looks at itself."""
     expect, response = played.case["expect"], played.response
     assert response.status_code in expect["status"], played.body[:500]
     if "code" in expect:

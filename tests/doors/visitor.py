@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from html.parser import HTMLParser
 from typing import Any
 
 from flask import Flask
@@ -54,3 +55,32 @@ class Visitor:
 def words(response: TestResponse) -> str:
     """What a person reads of a page: without tags and line breaks."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", response.text)).split())
+
+
+def navigation(visitor: Visitor) -> list[str]:
+    """The addresses in the column at the side, as a page has them."""
+    (column,) = re.findall(r'<nav aria-label="Pages">(.*?)</nav>', visitor.get("/admin/session").text, re.DOTALL)
+    return re.findall(r'href="([^"]+)"', column)
+
+
+class _Parts(HTMLParser):
+    """Collects what of a page could do something that its author did not mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        elsewhere = re.compile(r"\s*(javascript:|data:|https?:|//)", re.IGNORECASE)
+        acts = [name for name in given if name.startswith("on") or name in ("style", "srcdoc", "http-equiv")]
+        leads = [name for name in ("src", "href", "action", "formaction") if elsewhere.match(given.get(name) or "")]
+        if acts or leads or (tag == "script" and not given.get("src")) or tag in ("style", "iframe", "object", "embed"):
+            self.found.append(f"<{tag} {given}>")
+
+
+def live_parts(page: str) -> list[str]:
+    """Tags that run something or lead away: no page has any of its own."""
+    parser = _Parts()
+    parser.feed(page)
+    return parser.found
