@@ -80,7 +80,12 @@ def test_the_month_holds_as_a_real_one_would(empty: Flask) -> None:
 
     services = empty.extensions["flaskllm"]
     with empty.app_context():
-        verdict = services.audit.verify()
+        verdict, report = services.audit.verify(), services.usage.report(None, None, None, by=["day"])
+    assert (report.totals.requests, report.totals.cost) == (1500, sum(call["cost"] or 0 for call in calls))
+    assert all(call["rolled"] for call in calls)
+    assert all((call["first_token_ms"] is None) or call["streamed"] for call in calls)
+    assert all((call["first_token_ms"] or 0) <= call["latency_ms"] for call in calls)
+    assert any(call["first_token_ms"] for call in calls)
     trail = sorted(rows(empty, "audit"), key=lambda row: row["number"])
     assert verdict.is_sound
     assert verdict.count == len(trail) > 40

@@ -267,6 +267,7 @@ class _Call:
         self._traffic, self._program, self._target = traffic, program, target
         self._attempts: list[Row] = []
         self._row: Row = {}
+        self._first_token_ms: int | None = None
         self._owner = program.get("owner") or traffic.one_of(traffic.there_by(at, program["owners"]))
         self._asked = program.get("asked") or target.name.partition("/")[2]
         self._request_id = traffic.request_id()
@@ -333,9 +334,12 @@ class _Call:
         return Usage(input=prompt - cached, cache_read=cached, output=words, reasoning=thought)
 
     def _seconds(self, target: Target, usage: Usage) -> float:
-        """Until the last token."""
+        """Until the last token; of a stream the first one is noted."""
         first, rate = self._traffic.speed(target, self.began)
-        return first + usage.prompt_tokens / 90_000 + usage.completion_tokens / rate
+        first += usage.prompt_tokens / 90_000
+        if self.streamed:
+            self._first_token_ms = self._now - self.began + round(first * 1000)
+        return first + usage.completion_tokens / rate
 
     def _attempt(
         self, target: Target, state: str, usage: Usage, seconds: float, *, error_code: str | None = None
@@ -397,6 +401,7 @@ class _Call:
             "attempts": len(self._attempts),
             "streamed": self.streamed,
             "estimated": usage.estimated,
+            "first_token_ms": self._first_token_ms,
             "call_metadata": self._metadata(),
             **{name: getattr(usage, name) or None for name in PARTS},
         }
