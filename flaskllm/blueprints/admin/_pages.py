@@ -30,6 +30,7 @@ POLICY = (
 NAVIGATION = (
     ("admin.list_providers", "Providers"),
     ("admin.list_templates", "Templates"),
+    ("admin.show_playground", "Playground"),
     ("admin.list_batches", "Batches"),
     ("admin.list_requests", "Requests"),
     ("admin.show_usage", "Usage"),
@@ -45,6 +46,7 @@ OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,6}", re.
 
 LONG_FORMS = {
     "admin.create_template", "admin.change_template", "admin.preview_variables", "admin.edit_draft", "admin.run_trial",
+    "admin.ask_whole", "admin.stream_answer", "admin.show_code",
 }  # fmt: skip
 """Views whose forms hold whole prompts."""
 
