@@ -83,7 +83,7 @@ def test_everybodys_jobs_of_every_door_are_listed_newest_first(root: Visitor, al
     jobs = [sent(root, alice), sent(root, own, submission=FILE), sent(root, alice, submission=RANGE)]
     shown = cells(root.get("/admin/batches"))
     assert [row[0] for row in shown] == [job.id[:8] for job in reversed(jobs)]
-    assert [row[3:5] for row in shown] == [["alice", "spreadsheet"], ["root", "file"], ["alice", "prompts"]]
+    assert [row[3:5] for row in shown] == [["alice", "spreadsheet"], ["root", "file"], ["alice", "prompts demo"]]
     assert shown[2][1].startswith("queued 0 of 1")
 
 
@@ -170,6 +170,9 @@ def test_the_time_left_is_estimated_while_it_runs(root: Visitor, alice: Principa
     job = sent(root, alice, *(asked(str(number)) for number in range(4)))
     root.services.batch_worker.work(Bounds(items=3, job_id=job.id))
     told = root.get(f"/admin/batches/{job.id}/progress")
+    assert "running 3 of 4 Cost" in words(told), "nobody works on it"
+    root.services.workers.beat()
+    told = root.get(f"/admin/batches/{job.id}/progress")
     assert re.search(r"running 3 of 4, about \d+ s left", words(told))
     assert 'hx-trigger="every 2s"' in told.text
     assert 'id="items"' not in told.text
@@ -207,7 +210,7 @@ def test_a_row_equal_to_another_has_its_result_and_cost_nothing(root: Visitor, a
     rows = [NewItem({}, "a", answer), NewItem({}, "b", Ended("same", text="0")), NewItem({}, "c", Ended("failed"))]
     job = sent(root, alice, *rows, submission=RANGE)
     first, second, _ = cells(root.get(f"/admin/batches/{job.id}"))
-    assert [first[2], first[4], second[2], second[4]] == ["an answer", "$0.007", "an answer", "$0"]
+    assert [first[2], first[4], second[2], second[4]] == ["an answer", "$0.0070", "an answer", "$0"]
     document = root.get(f"/admin/batches/{job.id}/results").json
     assert [(one["status"], one["text"], one["cost"]) for one in document["data"]] == [
         ("completed", "an answer", 0.007), ("completed", "an answer", 0), ("failed", None, None),
@@ -265,7 +268,9 @@ def test_anybodys_job_is_cancelled_under_the_administrators_name(
     entry = last_entry(root)
     assert (entry.actor_name, entry.action, entry.target) == ("root", "batch.cancel", f"batch:{job.id}")
     assert (json.loads(entry.before), json.loads(entry.after)) == ({"status": "queued"}, {"status": "cancelling"})
-    assert root.post(f"/admin/batches/{job.id}/cancel").status_code == 409
+    refused = root.post(f"/admin/batches/{job.id}/cancel")
+    assert (refused.status_code, f"Batch {job.id[:8]}" in words(refused)) == (409, True)
+    assert "there is nothing to cancel" in words(refused)
     assert last_entry(root).number == entry.number
 
 

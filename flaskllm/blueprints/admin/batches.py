@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from flaskllm.blueprints._guard import current_actor
 from flaskllm.blueprints._http import page as paging
 from flaskllm.blueprints._http import query, whole
 from flaskllm.blueprints.admin import _forms as forms
-from flaskllm.blueprints.admin._pages import bp, go, page
+from flaskllm.blueprints.admin._pages import bp, go, page, told_in_place
 from flaskllm.domain.batch import (
     CANCELLED,
     CANCELLING,
@@ -34,7 +34,6 @@ from flaskllm.domain.batch import (
     Job,
 )
 from flaskllm.domain.period import iso
-from flaskllm.domain.pricing import dollars_text
 from flaskllm.errors import DomainError, NotFound, invalid
 from flaskllm.extensions import services
 from flaskllm.services.batch_desk import OwnedJob
@@ -96,12 +95,13 @@ def _one_of(chosen: Mapping[str, str], name: str, known: Any) -> str:
 def _list_page(
     rows: Sequence[OwnedJob], following: str | None, chosen: Mapping[str, str], error: DomainError | None = None
 ) -> Response:
+    workers = services.workers.look().workers
     return page(
         "batches.html",
         status=200 if error is None else error.status,
-        rows=[_shown(row) for row in rows],
+        rows=[_shown(row, workers) for row in rows],
         live=_live_ids(rows),
-        workers=services.workers.look().workers,
+        workers=workers,
         following=following,
         chosen=chosen,
         states=list(STATES),
@@ -119,7 +119,9 @@ def show_batches_progress() -> Response:
         raise invalid("ids", f"must be the ids of 1 to {MOST_LIVE} jobs")
     rows = services.batch_desk.some(asked)
     gone = set(asked) - {row.job.id for row in rows}
-    return page("batches_progress.html", rows=[_shown(row) for row in rows], live=_live_ids(rows), gone=sorted(gone))
+    workers = services.workers.look().workers
+    shown = [_shown(row, workers) for row in rows]
+    return page("batches_progress.html", rows=shown, live=_live_ids(rows), gone=sorted(gone))
 
 
 def _live_ids(rows: Sequence[OwnedJob]) -> list[str]:
@@ -139,18 +141,14 @@ def _batch_page(job_id: str, error: DomainError | None = None) -> Response:
     owned = services.batch_desk.get(job_id)
     status = 200 if error is None else error.status
     told = {**_told(owned), **_items(owned.job, limit, after, given)}
-    return page("batch.html", status=status, error=error, lacks_worker=_lacks_worker(owned.job), **told)
-
-
-def _lacks_worker(job: Job) -> bool:
-    """Whether it waits for one that is not there; who asks a range works on it himself."""
-    return job.finished_at is None and job.door != RANGES_DOOR and not services.workers.look().workers
+    return page("batch.html", status=status, error=error, **told)
 
 
 def _told(owned: OwnedJob) -> dict[str, Any]:
-    job = owned.job
+    job, workers = owned.job, services.workers.look().workers
     return {
-        "job": _shown(owned),
+        "job": _shown(owned, workers),
+        "lacks_worker": job.finished_at is None and job.door != RANGES_DOOR and not workers,
         "facts": _facts(job),
         "faults_of_file": job.details.get("errors") or (),
         "can_be_cancelled": owned.can_be_cancelled,
@@ -196,22 +194,29 @@ def download_batch(job_id: str) -> Response:
 
 @bp.post("/batches/<job_id>/cancel")
 def cancel_batch(job_id: str) -> Response:
-    services.batch_desk.cancel(job_id, actor=current_actor())
-    return go("admin.show_batch", job_id=job_id)
+    return _done_to(job_id, services.batch_desk.cancel)
 
 
 @bp.post("/batches/<job_id>/retry")
 def retry_batch(job_id: str) -> Response:
-    services.batch_desk.retry(job_id, actor=current_actor())
-    return go("admin.show_batch", job_id=job_id)
+    return _done_to(job_id, services.batch_desk.retry)
+
+
+def _done_to(job_id: str, do: Callable[..., OwnedJob]) -> Response:
+    def act() -> Response:
+        do(job_id, actor=current_actor())
+        return go("admin.show_batch", job_id=job_id)
+
+    return told_in_place(lambda error: _batch_page(job_id, error), act)
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def _shown(owned: OwnedJob) -> dict[str, Any]:
+def _shown(owned: OwnedJob, workers: int) -> dict[str, Any]:
+    """``workers``: how many are there; what none works on has no time left that could be told."""
     job, now = owned.job, int(time.time() * 1000)
-    eta = job.eta(now)
+    eta = job.eta(now) if workers or job.door == RANGES_DOOR else None
     return {
         "id": job.id,
         "username": owned.username,
@@ -225,7 +230,7 @@ def _shown(owned: OwnedJob) -> dict[str, Any]:
         "failed": job.failed,
         "cancelled": job.cancelled,
         "left": None if eta is None else span(eta - now),
-        "cost": _dollars(job.cost),
+        "cost": job.cost,
         "created_at": iso(job.created_at),
     }
 
@@ -255,17 +260,13 @@ def _shown_item(item: Item) -> dict[str, Any]:
         "custom_id": item.custom_id,
         "state": PENDING if found is None else found.state,
         "tokens": found.prompt_tokens + found.completion_tokens if found else 0,
-        "cost": _dollars(found.cost) if found and found.state == COMPLETED else "",
+        "cost": found.cost if found else None,
         "model": found.model if found else None,
         "error_code": found.error_code if found else None,
         "error_message": found.error_message if found else None,
         "text": text[:LONGEST_SHOWN],
         "longer": len(text) if len(text) > LONGEST_SHOWN else None,
     }
-
-
-def _dollars(nano: int | None) -> str:
-    return "unknown" if nano is None else f"${dollars_text(nano)}"
 
 
 def _moment(milliseconds: int) -> str:
