@@ -51,6 +51,14 @@ class ModelService:
         with self._desk.database.reading() as session:
             return live_models(provider_of(session, provider_id))
 
+    def page(self, provider_id: str, *, limit: int, after: str | None = None) -> tuple[list[ModelRow], str | None]:
+        """So many of them in that order, and the name after which the next page begins; none after an unknown one."""
+        rows = self.of(provider_id)
+        if after is not None:
+            names = [row.name for row in rows]
+            rows = rows[names.index(after) + 1 :] if after in names else []
+        return rows[:limit], rows[limit - 1].name if len(rows) > limit else None
+
     def get(self, provider_id: str, name: str) -> ModelRow:
         with self._desk.database.reading() as session:
             return _model_of(session, provider_id, name)

@@ -14,7 +14,10 @@ from tests.upstream import RemoteUpstream, faults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PAGES = ("providers", "providers/~new", "providers/~new/azure_openai", "providers/openai", "providers/own")
+PAGES = (
+    "providers", "providers/~new", "providers/~new/azure_openai", "providers/openai", "providers/own",
+    "providers/openai/models", "providers/own/~model", "providers/gemini/models/gemini-2.5-pro",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,32 @@ def test_keys_come_and_go_behind_masks_and_a_provider_is_switched(root: Administ
     root.page.wait_for_selector(".notice:has-text('It is switched off here')")
     root.page.click("text=Switch on")
     root.page.wait_for_selector(".state.good:has-text('on')")
+
+
+def test_a_model_is_added_priced_from_a_day_on_and_switched_off(root: Administrator) -> None:
+    root.goes("providers/own")
+    root.page.click("text=Add a model")
+    root.page.fill("#f-model_id", "mixtral/8x7b")
+    root.page.fill("#f-context_window", "many")
+    root.page.click("main button:has-text('Add the model')")
+    assert "whole number" in root.page.locator("#e-context_window").inner_text()
+    root.page.fill("#f-context_window", "32768")
+    root.page.check("input[value=tools]")
+    root.page.click("main button:has-text('Add the model')")
+    root.page.wait_for_selector("h1:has-text('mixtral/8x7b')")
+    for begins, rate in (("", "0.5"), ("2099-01-01", "0.25")):
+        root.page.select_option("#f-source", "own")
+        root.page.fill("#f-inputValue", rate)
+        root.page.fill("#f-outputValue", "1")
+        root.page.fill("#f-begins", begins)
+        root.page.click("text=Set the price")
+        root.page.wait_for_selector(f"#rows td.number:has-text('{rate}')")
+    assert root.page.locator("#rows tr").first.inner_text().split()[0] == "2099-01-01"
+    assert root.page.locator("#rows tr:has-text('in force') td.number").first.inner_text() == "0.5"
+    root.seen.complaints.clear()  # the browser tells of each refusal
+    root.finds_it_sound("model-priced")
+    root.goes("providers/own/models?limit=2")
+    root.page.click("#more a")
+    root.page.wait_for_selector("#rows tr:nth-child(3)")
+    root.page.click("[aria-label='Switch mixtral/8x7b off']")
+    root.page.wait_for_selector("[aria-label='Switch mixtral/8x7b on']")
