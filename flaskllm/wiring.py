@@ -65,6 +65,7 @@ from flaskllm.services.provider_connection import AddressRule
 from flaskllm.services.provider_factory import ProviderFactory
 from flaskllm.services.provider_keys import KeyService
 from flaskllm.services.provider_models import ModelService
+from flaskllm.services.provider_probe import ProviderProbe
 from flaskllm.services.providers import ProviderService
 from flaskllm.services.quotas import QuotaService
 from flaskllm.services.range_rows import DAY_S, RowCache, RowRunner
@@ -276,6 +277,9 @@ class _Wiring:
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
         workers = WorkerWatch(self.database)
+        provider_check = ProviderCheck(
+            router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, watch=board
+        )
         return Services(
             accounts=accounts,
             tokens=tokens,
@@ -287,9 +291,8 @@ class _Wiring:
             provider_models=ModelService(desk),
             provider_keys=provider_keys,
             routes=RouteService(desk),
-            provider_check=ProviderCheck(
-                router, factory, catalogue=catalogue.current, ledger=self.ledger, usage=self.usage, watch=board
-            ),
+            provider_check=provider_check,
+            provider_probe=ProviderProbe(factory, provider_check, addresses, vault),
             chat=chat,
             responses=responses,
             conversations=ConversationService(conversations, chat, window=chat.window, providers=chat.providers),

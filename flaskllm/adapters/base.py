@@ -50,6 +50,16 @@ COMMON_CONNECTION = (Field("api_base", help="Address of the service; empty means
 
 
 @dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as its provider lists it. ``type``: one of ``MODEL_TYPES``, guessed from what is told and from the name;
+    None for what is neither chat, vectors nor images."""
+
+    name: str
+    type: str | None
+    context_window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """What becomes of one parameter: its name there, how its value is turned, which bounds it is clamped to."""
 
@@ -184,6 +194,13 @@ class ProviderAdapter(ABC):
     def create_images(self, request: ImageRequest, candidate: Candidate, deadline: float) -> ImageResult:
         """Images, until ``deadline``. Raises a `ProviderFailure`, and `InvalidRequest` where the vendor draws none."""
         raise invalid("model", f"{candidate.name} makes no images")
+
+    def listed_models(self, candidate: Candidate, deadline: float) -> list[ListedModel]:
+        """What the provider says it has, until ``deadline``; of the candidate only address and key count.
+
+        Raises a `ProviderFailure`, and `InvalidRequest` where this wire has no list.
+        """
+        raise invalid("provider_type", f"a provider of type {self.kind} is not asked for a list of models")
 
     # -- what they all do ------------------------------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ import orjson
 
 from flaskllm.adapters.base import (
     COMMON_CONNECTION,
+    NOTHING_ASKED,
     TIMES,
     Field,
+    ListedModel,
     Mapped,
     Table,
     broken_off,
@@ -26,6 +28,7 @@ from flaskllm.adapters.errors import failure_in_body, mask_keys
 from flaskllm.adapters.http import Response
 from flaskllm.adapters.messages import without_carried
 from flaskllm.adapters.openai_media import OpenAIMedia
+from flaskllm.adapters.openai_models import models_in
 from flaskllm.adapters.sse import Event
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, Chunk, without
@@ -66,6 +69,17 @@ class OpenAIAdapter(OpenAIMedia):
 
     def url(self, candidate: Candidate, *, stream: bool) -> str:
         return self.at(candidate, "chat/completions")
+
+    def listed_models(self, candidate: Candidate, deadline: float) -> list[ListedModel]:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "FlaskLLM"}
+        headers |= self.headers(candidate, NOTHING_ASKED)
+        address = self.at(candidate, "models")
+        response = self.transport.send("GET", address, headers=headers, body=None, deadline=deadline)
+        if response.status == 404:
+            response.close()
+            raise ProviderError("It has no list of models there (404).", may_be_billed=False)
+        self.check(response, candidate)
+        return models_in(response.read())
 
     def headers(self, candidate: Candidate, request: ChatRequest) -> dict[str, str]:
         found = {"Authorization": f"Bearer {candidate.key.value}"} if candidate.key else {}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flaskllm.services.provider_factory import ProviderFactory
     from flaskllm.services.provider_keys import KeyService
     from flaskllm.services.provider_models import ModelService
+    from flaskllm.services.provider_probe import ProviderProbe
     from flaskllm.services.providers import ProviderService
     from flaskllm.services.quotas import QuotaService
     from flaskllm.services.ranges import RangeService
@@ -62,6 +63,7 @@ class Services:
     provider_keys: KeyService
     routes: RouteService
     provider_check: ProviderCheck
+    provider_probe: ProviderProbe
     chat: ChatOrchestrator
     conversations: ConversationService
     responses: ResponseService

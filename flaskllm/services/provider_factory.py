@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from flaskllm.adapters import kinds, load_adapter
@@ -81,6 +82,15 @@ class ProviderFactory:
             connect_s=provider.timeouts.connect_s,
             first_byte_s=provider.timeouts.first_byte_s,
         )
+
+    @contextmanager
+    def passing(self, provider: Provider) -> Iterator[ProviderAdapter]:
+        """An adapter for a provider that is only being looked at, by the same rules; nothing of it is kept."""
+        adapter = load_adapter(provider.kind)(provider, self._transport(provider))
+        try:
+            yield adapter
+        finally:
+            adapter.transport.close()
 
     def describe(self, kind: str) -> KindDescription:
         """What a kind asks for. Raises `InvalidRequest` for an unknown one."""

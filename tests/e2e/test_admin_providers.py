@@ -15,7 +15,8 @@ from tests.upstream import RemoteUpstream, faults
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PAGES = (
-    "providers", "providers/~new", "providers/~new/azure_openai", "providers/openai", "providers/own",
+    "providers", "providers/~new", "providers/~compatible", "providers/~new/azure_openai", "providers/openai",
+    "providers/own",
     "providers/openai/models", "providers/own/~model", "providers/gemini/models/gemini-2.5-pro",
 )  # fmt: skip
 
@@ -113,10 +114,30 @@ def test_a_model_is_added_priced_from_a_day_on_and_switched_off(root: Administra
         root.page.wait_for_selector(f"#rows td.number:has-text('{rate}')")
     assert root.page.locator("#rows tr").first.inner_text().split()[0] == "2099-01-01"
     assert root.page.locator("#rows tr:has-text('in force') td.number").first.inner_text() == "0.5"
-    root.seen.complaints.clear()  # the browser tells of each refusal
-    root.finds_it_sound("model-priced")
+    root.finds_it_sound("model-priced", refused=True)
     root.goes("providers/own/models?limit=2")
     root.page.click("#more a")
     root.page.wait_for_selector("#rows tr:nth-child(3)")
     root.page.click("[aria-label='Switch mixtral/8x7b off']")
     root.page.wait_for_selector("[aria-label='Switch mixtral/8x7b on']")
+
+
+def test_anything_compatible_is_added_in_one_step(root: Administrator, upstream: RemoteUpstream) -> None:
+    root.goes("providers")
+    root.page.click("text=Add anything OpenAI-compatible")
+    root.page.fill("#f-api_base", upstream.openai_base)
+    root.page.click("text=Look what is there")
+    assert "asks for a key" in root.page.locator("#e-api_key").inner_text()
+    root.finds_it_sound("compatible-refused", refused=True)
+    root.page.fill("#f-api_key", upstream.keys["openai"])
+    root.page.click("text=Look what is there")
+    root.page.wait_for_selector("#found")
+    assert root.page.locator(".verdicts .state.good").count() == 5
+    root.finds_it_sound("compatible-found", refused=True)
+    root.page.uncheck("input[name=models][value=gpt-5]")
+    root.page.fill("#f-provider_id", "one-step")
+    root.page.click("text=Add the provider and its models")
+    root.page.wait_for_selector("h1:has-text('one-step')")
+    assert root.page.locator("a code:has-text('gpt-5')").count() == 0
+    root.page.click("#check button")
+    root.page.wait_for_selector("#check .notice.good")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from flaskllm.blueprints.admin import (
     audit,
     batches,
+    compatible,
     entrance,
     models,
     people,
@@ -26,6 +27,7 @@ __all__ = [
     "audit",
     "batches",
     "bp",
+    "compatible",
     "entrance",
     "error_page",
     "models",
