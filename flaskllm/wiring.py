@@ -32,6 +32,7 @@ from flaskllm.repositories.writes import write
 from flaskllm.security import ChainKeys, JwtCodec, Passwords, Vault, WebhookSigner, setup_code
 from flaskllm.services import Services, crash
 from flaskllm.services.accounts import AccountService
+from flaskllm.services.asking_order import AskingOrder
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.batch_desk import BatchDesk
 from flaskllm.services.batch_embeddings import EmbeddingsRunner
@@ -291,6 +292,7 @@ class _Wiring:
             provider_models=ModelService(desk),
             provider_keys=provider_keys,
             routes=RouteService(desk),
+            asking_order=AskingOrder(router, board, pace, catalogue=catalogue.current),
             provider_check=provider_check,
             provider_probe=ProviderProbe(factory, provider_check, addresses, vault),
             chat=chat,

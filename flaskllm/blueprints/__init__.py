@@ -88,6 +88,7 @@ ASKING_PAGES = {
     "list_people",
     "list_providers",
     "list_requests",
+    "list_routes",
     "list_templates",
     "list_tokens",
     "list_versions",
@@ -98,6 +99,7 @@ ASKING_PAGES = {
     "show_sign_in",
     "show_trial",
     "show_usage",
+    "show_who",
 }
 DOORS = (
     Door(auth.bp, "/api", signed_in, {"register": open_to_all, "login": open_to_all, "refresh": open_to_all}),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flaskllm.services.accounts import AccountService
+    from flaskllm.services.asking_order import AskingOrder
     from flaskllm.services.audit import AuditTrail
     from flaskllm.services.batch_desk import BatchDesk
     from flaskllm.services.batch_worker import BatchWorker
@@ -62,6 +63,7 @@ class Services:
     provider_models: ModelService
     provider_keys: KeyService
     routes: RouteService
+    asking_order: AskingOrder
     provider_check: ProviderCheck
     provider_probe: ProviderProbe
     chat: ChatOrchestrator

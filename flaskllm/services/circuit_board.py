@@ -49,6 +49,19 @@ FORGOTTEN_AFTER = timedelta(days=1)
 MOST_WAYS = 4096
 
 Way = tuple[str, str, str, str, str]
+BREAKER, ASIDE, SLOW = "breaker", "aside", "slow"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What keeps a way from being asked in its turn: an open breaker, a key put aside, or its word that it needs time.
+
+    ``seconds`` until it is asked again as others are, or tried; ``error``: the provider's words since which it is so.
+    """
+
+    kind: str
+    seconds: float
+    error: str = ""
 
 
 @dataclass(slots=True)
@@ -113,6 +126,17 @@ class CircuitBoard:
         return (
             self._keys.rests(candidate) or self.is_shut(candidate) or self._clock() < self._tally(candidate).slow_until
         )
+
+    def condition(self, candidate: Candidate) -> Condition | None:
+        """What is wrong with a way just now; None for one that is well. Takes nobody's turn."""
+        tally, circuit = self._look(candidate)
+        if circuit is not None:
+            wait = self._probe_at(tally, circuit) - self._clock()
+            return Condition(BREAKER, max(wait, 0.0), tally.error or circuit.error)
+        if (rest := self._keys.rest_of(candidate)) is not None:
+            return Condition(ASIDE, max(rest.until - time.time(), 0.0), rest.error)
+        wait = tally.slow_until - self._clock()
+        return Condition(SLOW, wait) if wait > 0 else None
 
     def is_shut(self, candidate: Candidate) -> bool:
         """Whether its breaker is open, and nobody may try it just now."""

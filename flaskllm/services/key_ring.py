@@ -69,6 +69,10 @@ class KeyRing:
         moment = self._clock()
         return moment < rest.until or moment < self._probed.get(rest.key_id, 0.0)
 
+    def rest_of(self, candidate: Candidate) -> KeyRest | None:
+        """Since when, until when and why the candidate's key is aside; it stays so until it has answered again."""
+        return self._rest_of(candidate.key)
+
     def _rest_of(self, key: Key | None) -> KeyRest | None:
         rest = self._catalogue.current().rests.get(key.id) if key else None
         return rest if rest is not None and key is not None and rest.hint == key.hint else None

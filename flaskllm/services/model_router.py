@@ -121,16 +121,27 @@ class ModelRouter:
         """
         return self.plan(request, principal, ability=ability).candidates
 
-    def plan(self, request: Asked, principal: Principal, *, ability: str = "chat", cost: Cost = _usual_cost) -> Plan:
-        """The same, and who is asked instead where a route says so. ``cost``: for the route that asks the cheapest."""
+    def plan(
+        self,
+        request: Asked,
+        principal: Principal,
+        *,
+        ability: str = "chat",
+        cost: Cost = _usual_cost,
+        for_real: bool = True,
+    ) -> Plan:
+        """The same, and who is asked instead where a route says so. ``cost``: for the route that asks the cheapest.
+
+        ``for_real`` False: nobody's turn is taken and nothing is drawn, for who only wants to know.
+        """
         choice = self._choice(request, principal, ability)
         route = choice.route()
         if route is None:
             places = choice.places()
-            return Plan(self._spread(places), {}, tuple(places[:1]))
+            return Plan(self._spread(places, taking_turns=for_real), {}, tuple(places[:1]))
         asking = Asking(needs_a_stream(request), cost)
         targets = choice.targets(route)
-        found = self._order.of(route, self._seats(targets), asking)
+        found = self._order.of(route, self._seats(targets, taking_turns=for_real), asking, for_real=for_real)
         chains = {kind: choice.chain(route, names) for kind, names in route.fallbacks.items()}
         instead = {kind: self._spread(chain, taking_turns=False) for kind, chain in chains.items()}
         return Plan(found, instead, tuple(place for place, _ in targets), route)
@@ -144,12 +155,8 @@ class ModelRouter:
 
     def models(self, request: Asked, principal: Principal, *, ability: str = "chat") -> list[Model]:
         """The models of `candidates`, without taking anybody's turn: for who only wants to know. Raises the same."""
-        choice = self._choice(request, principal, ability)
-        if (route := choice.route()) is None:
-            return [candidate.model for candidate in self._spread(choice.places(), taking_turns=False)]
-        seats = self._seats(choice.targets(route), taking_turns=False)
-        asking = Asking(needs_a_stream(request), _usual_cost)
-        return [candidate.model for candidate in self._order.of(route, seats, asking, for_real=False)]
+        plan = self.plan(request, principal, ability=ability, for_real=False)
+        return [candidate.model for candidate in plan.candidates]
 
     def _choice(self, request: Asked, principal: Principal, ability: str) -> _Choice:
         needs = needs_of(request, ability)

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PAGES = (
     "providers", "providers/~new", "providers/~compatible", "providers/~new/azure_openai", "providers/openai",
     "providers/own",
-    "providers/openai/models", "providers/own/~model", "providers/gemini/models/gemini-2.5-pro",
+    "routes", "routes/~new", "routes/house", "routes/~who?name=large", "providers/openai/models", "providers/own/~model", "providers/gemini/models/gemini-2.5-pro",
 )  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def gateway(
     with gateway_with_administrators(folder, "root", "ann", **environment) as running:
         with signed_in(running, browser) as administrator:
             makes_a_provider(administrator, remote_simulator)
+            makes_a_route(administrator)
         yield running
 
 
@@ -48,6 +49,20 @@ def makes_a_provider(root: Administrator, upstream: RemoteUpstream) -> None:
     root.page.fill("#f-param-api_base", upstream.llama_base)
     root.page.click("text=Make the provider")
     root.page.wait_for_selector("h1:has-text('Our own servers')")
+
+
+def makes_a_route(root: Administrator) -> None:
+    root.goes("routes")
+    root.page.click("text=New route")
+    root.page.fill("#f-name", "house")
+    root.page.select_option("#f-strategy", "weighted")
+    root.page.fill("#f-targets", "openai/gpt-4o 3\nnobody/nothing")
+    root.page.fill("#f-context_window", "gemini/gemini-2.5-pro")
+    root.page.click("text=Make the route")
+    assert "Line 2 is no model" in root.page.locator("#e-targets").inner_text()
+    root.page.fill("#f-targets", "openai/gpt-4o 3\nanthropic/claude-haiku-4-5 1\ngrok/grok-4 1")
+    root.page.click("text=Make the route")
+    root.page.wait_for_selector("h1:has-text('house')")
 
 
 @pytest.fixture
@@ -141,3 +156,33 @@ def test_anything_compatible_is_added_in_one_step(root: Administrator, upstream:
     assert root.page.locator("a code:has-text('gpt-5')").count() == 0
     root.page.click("#check button")
     root.page.wait_for_selector("#check .notice.good")
+
+
+def test_who_would_answer_is_drawn_for_any_name_with_what_is_wrong_just_now(
+    root: Administrator, upstream: RemoteUpstream
+) -> None:
+    upstream.script(faults.status(500), vendor="anthropic", times=5)
+    root.goes("providers/anthropic")
+    for _ in range(5):
+        root.page.click("#check button")
+        root.page.wait_for_selector("#check .notice.bad")
+        root.page.reload()
+    root.goes("routes")
+    root.page.fill("#f-name", "house")
+    root.page.keyboard.press("Enter")
+    root.page.wait_for_selector("h1:has-text('Who answers to house')")
+    steps = root.page.locator("ol.chain").first.locator("li").all_inner_texts()
+    assert ["gpt-4o" in steps[0], "first in 100% of calls" in steps[0], "breaker open" in steps[1]] == [True] * 3
+    assert "its provider is off" in root.page.locator(".passed").inner_text()
+    root.finds_it_sound("route-drawn")
+    root.page.fill("#f-name", PAYLOAD)
+    root.page.keyboard.press("Enter")
+    root.page.wait_for_selector(".notice.bad:has-text('Nobody')")
+    root.finds_it_sound("route-nobody")
+    root.goes("routes/house")
+    root.page.select_option("#f-strategy", "cheapest")
+    root.page.click("text=Save")
+    root.page.wait_for_selector("ol.chain:has-text('1,000 tokens in')")
+    root.page.click("text=Delete the route")
+    root.page.wait_for_selector("h1:has-text('Routes')")
+    assert (root.page.locator("td:has-text('house')").count(), len(root.seen.dialogs)) == (0, 1)

@@ -29,6 +29,7 @@ POLICY = (
 """No inline script or style, nothing from elsewhere."""
 NAVIGATION = (
     ("admin.list_providers", "Providers"),
+    ("admin.list_routes", "Routes"),
     ("admin.list_templates", "Templates"),
     ("admin.show_playground", "Playground"),
     ("admin.list_batches", "Batches"),
