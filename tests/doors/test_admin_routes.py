@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.services.asking_order import ANYBODY
+from tests.conftest import MakeApp, provider_environment
 from tests.doors.test_admin_providers import entries, fault, own
 from tests.doors.visitor import Visitor, words
 from tests.upstream import Upstream, faults
@@ -164,7 +165,8 @@ def test_who_is_off_gone_switched_off_or_too_many_is_told_with_the_reason(root: 
     assert "enough others stand before it" in words(who(root, "auto"))
 
 
-def test_an_open_breaker_and_a_key_put_aside_are_drawn_where_they_stand(root: Visitor, upstream: Upstream) -> None:
+def test_an_open_breaker_and_a_key_put_aside_are_drawn_where_they_stand(make_app: MakeApp, upstream: Upstream) -> None:
+    root = Visitor.admin(make_app(**provider_environment(upstream), BREAKER_PROBE_SECONDS="600"))
     make(root, strategy="priority", targets="openai/gpt-4o\nanthropic/claude-haiku-4-5\ngemini/gemini-2.5-pro")
     upstream.script(faults.status(401), vendor="openai", times=1)
     upstream.script(faults.status(500), vendor="anthropic", times=5)

@@ -173,7 +173,7 @@ def test_who_would_answer_is_drawn_for_any_name_with_what_is_wrong_just_now(
     root.page.wait_for_selector("h1:has-text('Who answers to house')")
     steps = root.page.locator("ol.chain").first.locator("li").all_inner_texts()
     assert ["gpt-4o" in steps[0], "first in 100% of calls" in steps[0], "breaker open" in steps[1]] == [True] * 3
-    assert "its provider is off" in root.page.locator(".passed").inner_text()
+    assert "Its provider is off" in root.page.locator(".passed").inner_text()
     root.finds_it_sound("route-drawn")
     root.page.fill("#f-name", PAYLOAD)
     root.page.keyboard.press("Enter")
