@@ -352,6 +352,8 @@ class Settings:
     sqlite_synchronous: str = var("SQLITE_SYNCHRONOUS", choice("NORMAL", "FULL", "EXTRA"), "NORMAL", "NORMAL survives crashes, a power cut may cost the last moments; FULL for anyone who bills")
     sqlite_journal_mode: str = var("SQLITE_JOURNAL_MODE", choice("WAL", "DELETE", "TRUNCATE", "PERSIST"), "WAL", "WAL needs a local disk; DELETE on network storage")
     conversation_ttl: int = var("CONVERSATION_TTL", whole_seconds(60, 3650 * 86400), "30d", "how long a conversation is kept after its last message")
+    store_prompts: bool = var("STORE_PROMPTS", boolean, "false", "keep prompts and answers, encrypted, with the calls at /admin/requests")
+    store_prompts_days: int = var("STORE_PROMPTS_DAYS", integer(1, 3650), "30", "how long they are kept")
 
     registration: str = var("REGISTRATION", choice("open", "approval", "closed"), by_environment("approval", "open"), "open, approval (an administrator lets the account spend) or closed", section="People, tokens and limits")
     default_user_budget: Decimal | None = var("DEFAULT_USER_BUDGET", money_or_none, "10", "US dollars a month for a new account; none: no bound")

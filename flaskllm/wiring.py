@@ -38,6 +38,7 @@ from flaskllm.services.batch_desk import BatchDesk
 from flaskllm.services.batch_embeddings import EmbeddingsRunner
 from flaskllm.services.batch_worker import BatchWorker, ChatRunner, Runner
 from flaskllm.services.batches import BatchService
+from flaskllm.services.bodies import BodyService, Sealer
 from flaskllm.services.catalogue import CatalogueCache, Seeder
 from flaskllm.services.catalogue_change import CatalogueDesk
 from flaskllm.services.chat_orchestrator import ChatOrchestrator
@@ -193,7 +194,14 @@ class _Wiring:
         self.redis = _redis(settings.redis_url)
         self.limits = Limits(self._counters(), per_minute=self._per_minute())
         self.metrics = Metrics(version=VERSION)
-        self.usage = UsageService(self.database, self.metrics, zone=ZoneInfo(settings.budget_timezone))
+        self.vault = Vault(_revealed(settings.encryption_keys))
+        self.sealer = Sealer(self.vault)
+        self.usage = UsageService(
+            self.database,
+            self.metrics,
+            zone=ZoneInfo(settings.budget_timezone),
+            sealer=self.sealer if settings.store_prompts else None,
+        )
         self.rollups = Rollups(self.database, zone=ZoneInfo(settings.budget_timezone))
         self.audit = AuditTrail(self.database, ChainKeys(_revealed(settings.encryption_keys)), clock=clock)
         self.drains = Drains(threads=self.threads, seconds=settings.drain_seconds)
@@ -216,7 +224,7 @@ class _Wiring:
             proxy_for=_proxy_for,
             admits=addresses.admits,
         )
-        vault = Vault(_revealed(settings.encryption_keys))
+        vault = self.vault
         catalogue = CatalogueCache(
             self.database,
             vault,
@@ -267,6 +275,9 @@ class _Wiring:
         }
         batch_worker = self._batch_worker(runners, tokens, accounts, quotas)
         ranges = RangeService(self.database, batches, batch_worker, prompts, rows, router, self._range_rules())
+        bodies = BodyService(
+            self.database, self.sealer, self.audit, is_on=settings.store_prompts, days=settings.store_prompts_days
+        )
         chores = [
             *self._chores(conversations, responses, accounts),
             *_chores_of(idempotency, batches, settings.batch_lease),
@@ -274,6 +285,7 @@ class _Wiring:
             Chore("files", 300.0, files.sweep),
             Chore("ranges", 300.0, ranges.sweep),
             Chore("told alerts", 3600.0, quotas.sweep),
+            Chore("bodies", 300.0, bodies.sweep),
         ]
         housekeeper = Housekeeper(chores, threads=self.threads)
         self._put_away_at_the_end(housekeeper)
@@ -310,6 +322,7 @@ class _Wiring:
             usage=self.usage,
             rollups=self.rollups,
             requests=CallLog(self.database),
+            bodies=bodies,
             reconciliation=ReconciliationService(self.database),
             audit=self.audit,
             limits=self.limits,

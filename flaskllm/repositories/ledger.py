@@ -45,6 +45,7 @@ VALUES (:id, :request_id, :user_id, :token_id, :door, :model, :backend_model, :p
     :cache_write_1h, :reasoning, :audio_input, :audio_output, :image_input, :image_output, :images,
     :first_token_ms)
 """
+INSERT_BODY = "INSERT INTO bodies (call_id, made_at, sealed) VALUES (:call_id, :made_at, :sealed)"
 OPEN_BUDGET = """
 INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, :period, 0, 0) ON CONFLICT (id, period) DO NOTHING
 """
@@ -295,6 +296,7 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
     calls = [one.call for one in itertools.chain(settles, kinds[Record]) if one.call is not None]
     if calls:
         connection.execute_many(INSERT_CALL, calls)
+        _keep_bodies(connection, calls)
     _count(connection, [*kinds[GiveBack], *kinds[Count]])
     if reserves:
         _reserve(connection, reserves)
@@ -303,6 +305,17 @@ def apply(connection: Connection, operations: Sequence[Any]) -> None:
         expired.result = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         for row in expired.result:
             row["before"] = _spent_before(connection, row)
+
+
+def _keep_bodies(connection: Connection, calls: Sequence[dict[str, Any]]) -> None:
+    """What was said in them, where it is stored: ``sealed``."""
+    rows = [
+        {"call_id": call["id"], "made_at": call["finished_at"], "sealed": call["sealed"]}
+        for call in calls
+        if "sealed" in call
+    ]
+    if rows:
+        connection.execute_many(INSERT_BODY, rows)
 
 
 def _spent_before(connection: Connection, row: dict[str, Any]) -> int:

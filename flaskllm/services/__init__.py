@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flaskllm.services.batch_desk import BatchDesk
     from flaskllm.services.batch_worker import BatchWorker
     from flaskllm.services.batches import BatchService
+    from flaskllm.services.bodies import BodyService
     from flaskllm.services.catalogue import CatalogueCache
     from flaskllm.services.chat_orchestrator import ChatOrchestrator
     from flaskllm.services.conversations import ConversationService
@@ -81,6 +82,7 @@ class Services:
     usage: UsageService
     rollups: Rollups
     requests: CallLog
+    bodies: BodyService
     workers: WorkerWatch
     troubles: TroubleService
     reconciliation: ReconciliationService

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flaskllm.domain.answer import RateStatus
+from flaskllm.domain.body import Transcript, transcript_of
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.estimate import tokens_of_chars
@@ -119,7 +120,7 @@ class CallBooks:
                 # without the row: it may be settled by now, and would be left out with it
                 self._ledger.write_settlement(after)
             if number > 1:
-                self._ledger.record(row)
+                self._ledger.record(self._usage.with_body(row, self._request, None))
             self._usage.tell(row)
             if number == 1:
                 self._take_back(error)
@@ -168,10 +169,12 @@ class CallBooks:
         status: int = 200,
         tell: Callable[[int | None], Any] | None = None,
         first_token_ms: int | None = None,
+        answer: Transcript | None = None,
     ) -> int | None:
         """The call is over: settle its last attempt, write its row and its line. Gives the cost of all attempts.
 
         ``usage``: the provider's word or an estimate of what came; ``sent``: whether the question had gone out.
+        ``answer``: what came in words, where `keeps_bodies`.
         ``tell``: the answer, out of its cost, for whoever wants it written with its settlement (`CallContext.keep`).
         ``first_token_ms``: of a stream, until its first content was handed on.
         """
@@ -185,6 +188,7 @@ class CallBooks:
                 status=status,
                 tell=tell,
                 first_token_ms=first_token_ms,
+                answer=answer,
             )
         finally:
             self._correct_tokens()
@@ -200,6 +204,7 @@ class CallBooks:
         status: int,
         tell: Callable[[int | None], Any] | None,
         first_token_ms: int | None,
+        answer: Transcript | None,
     ) -> int | None:
         if error is None and status < 400:
             attempts.worked()
@@ -214,16 +219,26 @@ class CallBooks:
         total = None if cost is None else cost + self._spent
         code = error.code if error else "client_closed" if status >= 400 else None
         outcome = Outcome(attempt.candidate, taken, total, attempts.number, status, code, first_token_ms=first_token_ms)
-        row = self._usage.row(self._request, self._call, outcome)
+        row = self._row(outcome, answer)
         keep = self._call.keep
         beside = keep(tell(total)) if keep and tell else None
         self._ledger.settle(attempt, state=state, usage=taken, error_code=code, call=row, beside=beside)
         self._usage.tell(row)
         return total
 
-    def close_from_cache(self, candidate: Candidate, saved: int | None) -> None:
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether it is worth gathering what is said."""
+        return self._usage.keeps_bodies
+
+    def _row(self, outcome: Outcome, answer: Transcript | None = None) -> dict[str, Any]:
+        """The row of a call that will be written."""
+        return self._usage.with_body(self._usage.row(self._request, self._call, outcome), self._request, answer)
+
+    def close_from_cache(self, candidate: Candidate, saved: int | None, answer: Any) -> None:
         """Nobody was asked and nothing was spent; ``saved``: what the answer had cost before."""
-        row = self._usage.row(self._request, self._call, Outcome(candidate, Usage(), 0, 0, saved=saved))
+        words = transcript_of(answer) if self.keeps_bodies else None
+        row = self._row(Outcome(candidate, Usage(), 0, 0, saved=saved), words)
         self._ledger.record(row)
         self._usage.tell(row, from_cache=True)
         self._correct_tokens()
@@ -232,7 +247,7 @@ class CallBooks:
         outcome = Outcome(
             attempts.candidate, Usage(), self._spent, attempts.number, status, error.code if error else None
         )
-        row = self._usage.row(self._request, self._call, outcome)
+        row = self._row(outcome)
         if self._unsettled is not None:
             self._unsettled.call = row
             self._ledger.write_settlement(self._unsettled)

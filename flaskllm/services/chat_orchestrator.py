@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from flaskllm.adapters.base import ChunkSource
 from flaskllm.domain.answer import Answer, Told
+from flaskllm.domain.body import transcript_of
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, ChatResult, output_chars
@@ -145,7 +146,7 @@ class ChatOrchestrator:
             with closing(asking) as inquiry:
                 if (cached := inquiry.cached) is not None:
                     result, candidate = cached.result, plan.place(cached.by) or attempts.first
-                    books.close_from_cache(candidate, cached.cost)
+                    books.close_from_cache(candidate, cached.cost, result)
                     return Told(result, candidate, Usage(), 0, 0, tuple(result.dropped), books.rates, cache="hit")
                 told = replace(self._ask_each(work, books, attempts), cache=inquiry.said)
                 inquiry.answered(told.result, told.cost, told.candidate)
@@ -228,7 +229,8 @@ class ChatOrchestrator:
                 crash.point(crash.AFTER_UPSTREAM)
                 attempts.began_to_answer(streamed=False)
                 tell = partial(_told, result, candidate, usage, attempts, books)
-                return tell(books.close(attempt, attempts, usage=usage, tell=tell))
+                words = transcript_of(result) if books.keeps_bodies else None
+                return tell(books.close(attempt, attempts, usage=usage, tell=tell, answer=words))
         verdict = attempts.verdict()
         books.close(None, attempts, usage=None, error=verdict, status=verdict.status)
         raise verdict
@@ -271,7 +273,7 @@ class ChatOrchestrator:
         if (cached := inquiry.cached) is not None:
             release()
             candidate = plan.place(cached.by) or attempts.first
-            books.close_from_cache(candidate, cached.cost)
+            books.close_from_cache(candidate, cached.cost, cached.result)
             return self._cache.replay(request, call, cached, candidate=candidate, rates=books.rates)
         stream = ChatStream(
             request,

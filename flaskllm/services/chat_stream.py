@@ -18,6 +18,7 @@ from typing import Any
 
 from flaskllm.adapters.base import ChunkSource
 from flaskllm.domain.answer import RateStatus, Tried
+from flaskllm.domain.body import Transcript
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest, Chunk, chunk_chars
@@ -100,6 +101,7 @@ class ChatStream:
         self._chars = 0.0
         self._ended_choices: set[Any] = set()
         self._sent = self._has_content = self._over = self._told = self._abandoned = self._at_end = False
+        self._transcript = Transcript() if books.keeps_bodies else None
         self._joined = 0
         self._client_fd = call.client_fd if call.client_fd is not None and call.client_fd >= 0 else None
         self._next_ping = 0.0
@@ -299,6 +301,8 @@ class ChatStream:
             chunk = replace(chunk, body={**body, "usage": None}, raw=None)
         self._chars += chunk_chars(body)
         self._held.append(chunk)
+        if self._transcript is not None:
+            self._transcript.note(body)
         if self._recording is not None:
             self._recording.note(chunk)
         if chunk.has_content and not self._has_content:
@@ -331,6 +335,8 @@ class ChatStream:
         self._source, self._attempt = None, None
         if self._recording is not None:
             self._recording.again()
+        if self._transcript is not None:
+            self._transcript = Transcript()
         self._held.clear()
         self._chars, self.usage, self.head = 0.0, None, {}
         self._ended_choices.clear()
@@ -368,6 +374,7 @@ class ChatStream:
                 sent=self._source is not None,
                 status=CLIENT_CLOSED if self._abandoned else error.status if error else 200,
                 first_token_ms=self._first_token_ms,
+                answer=self._transcript,
             )
         finally:
             self._on_over()

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
+from flaskllm.domain.body import Transcript
 from flaskllm.domain.call import CallContext
 from flaskllm.domain.catalogue import Candidate
 from flaskllm.domain.chat import ChatRequest
@@ -27,6 +28,7 @@ from flaskllm.repositories.database import Database
 from flaskllm.repositories.ledger import new_row_id
 from flaskllm.repositories.rollups import rolled_series
 from flaskllm.repositories.usage import Span, UsageTotals, series, tags_of, token_names, user_names
+from flaskllm.services.bodies import Sealer
 from flaskllm.services.ledger import asked_name, tags_text
 from flaskllm.services.metrics import Metrics
 
@@ -76,10 +78,25 @@ class UsageReport:
 class UsageService:
     """Describes a call for the ledger and the log, and reports what calls added up to."""
 
-    def __init__(self, database: Database, metrics: Metrics, *, zone: ZoneInfo = UTC_ZONE) -> None:
+    def __init__(
+        self, database: Database, metrics: Metrics, *, zone: ZoneInfo = UTC_ZONE, sealer: Sealer | None = None
+    ) -> None:
         self._database = database
         self._metrics = metrics
+        self._sealer = sealer
         self.zone = zone
+
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether what is said is stored (``STORE_PROMPTS``)."""
+        return self._sealer is not None
+
+    def with_body(self, row: dict[str, Any], request: AnyRequest, answer: Transcript | None) -> dict[str, Any]:
+        """The row of a call that is written, and with it what was said, where that is stored."""
+        if self._sealer is not None:
+            named = {name: row[name] for name in ("user_id", "request_id")}
+            row["sealed"] = self._sealer.seal(request, answer, **named)
+        return row
 
     def row(self, request: AnyRequest, call: CallContext, outcome: Outcome) -> dict[str, Any]:
         """The values of `repositories.ledger.INSERT_CALL`."""
@@ -187,4 +204,4 @@ def _folded(
     return [(dict(group), held) for group, held in ordered]
 
 
-NOT_LOGGED = frozenset({"id", "tags", *PARTS})
+NOT_LOGGED = frozenset({"id", "tags", "sealed", *PARTS})

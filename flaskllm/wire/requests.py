@@ -48,6 +48,7 @@ def write_facts(call: Any) -> dict[str, Any]:
         "Tags": ", ".join(json.loads(row.tags)) if row.tags else None,
         "Metadata": ", ".join(f"{name}: {value}" for name, value in _metadata(row.call_metadata).items()),
         "Streamed": "yes" if row.streamed else "no",
+        "First token after": None if row.first_token_ms is None else f"{row.first_token_ms:,} ms",
         "Attempts": row.attempts or ("none: from the cache" if row.saved is not None else "none"),
         "Cost": f"${dollars_text(row.cost)}" if row.cost is not None else "unknown: the model has no price",
         "Saved": f"${dollars_text(row.saved)}" if row.saved is not None else None,

@@ -95,7 +95,8 @@ def _call(chance: random.Random, number: int, now: int, users: list[str], tokens
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gateway]:
-    with gateway_with_administrators(tmp_path_factory.mktemp("requests"), "root", "ann") as running:
+    folder = tmp_path_factory.mktemp("requests")
+    with gateway_with_administrators(folder, "root", "ann", STORE_PROMPTS="true") as running:
         running.flask("tokens", "create", "month-end report", "--user", "ann")
         running.flask("tokens", "create", PAYLOAD[:100], "--user", "root")
         month_of_calls(running)
@@ -181,3 +182,21 @@ def test_a_failed_request_is_found_gone_through_and_looked_at(root: Administrato
     page.click("text=The user")
     page.wait_for_selector("h2:has-text('Close the account')")
     assert root.seen.complaints == []
+
+
+def test_what_was_said_is_shown_to_who_asks_for_it_and_the_trail_tells(root: Administrator) -> None:
+    page = root.page
+    asked = {"model": "demo", "messages": [{"role": "user", "content": PAYLOAD}]}
+    token = root.gateway.token("--user", "ann")
+    assert root.gateway.post("/v1/chat/completions", asked, token, **{"X-Request-Id": "said-in-e2e"})[0] == 200
+    root.goes("requests?request=said-in-e2e")
+    page.click("#rows a")
+    page.wait_for_selector("text=Show them")
+    assert page.locator(".said").count() == 0
+    page.click("text=Show them")
+    page.wait_for_selector(".said")
+    assert page.locator(".said").all_inner_texts() == [PAYLOAD, f"[demo] {PAYLOAD}"]
+    root.finds_it_sound("request-said")
+    page.click("text=Who has looked at this")
+    page.wait_for_selector("#rows code:has-text('request.read_body')")
+    assert root.seen.dialogs == []

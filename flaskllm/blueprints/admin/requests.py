@@ -8,10 +8,12 @@ from datetime import datetime
 
 from flask import Response
 
+from flaskllm.blueprints._guard import current_actor
 from flaskllm.blueprints._http import page as paging
 from flaskllm.blueprints.admin._filters import token_id_of, user_id_of
 from flaskllm.blueprints.admin._forms import faults_of
 from flaskllm.blueprints.admin._pages import bp, page, told_in_place
+from flaskllm.domain.body import Body
 from flaskllm.domain.call import HIGHEST_ID, CallFilters, CallKey
 from flaskllm.domain.period import iso
 from flaskllm.errors import DomainError, NotFound, invalid
@@ -46,12 +48,28 @@ def list_requests() -> Response:
 
 @bp.get("/requests/<call_id>")
 def show_request(call_id: str) -> Response:
+    return _call_page(_number(call_id))
+
+
+@bp.post("/requests/<call_id>/body")
+def look_at_body(call_id: str) -> Response:
+    """What was said in it. To look is an act, and so no GET: the audit trail tells of it."""
+    number = _number(call_id)
+    return _call_page(number, services.bodies.look(number, current_actor()))
+
+
+def _number(call_id: str) -> int:
     if not _ID.fullmatch(call_id) or int(call_id) > HIGHEST_ID:
         raise NotFound("There is no such call.")
-    call = services.requests.get(int(call_id))
+    return int(call_id)
+
+
+def _call_page(number: int, body: Body | None = None) -> Response:
+    call = services.requests.get(number)
     return page(
-        "request.html", call=write_call(call.line), facts=write_facts(call), attempts=list(write_attempts(call))
-    )
+        "request.html", call=write_call(call.line), facts=write_facts(call), attempts=list(write_attempts(call)),
+        body=body, stored=services.bodies.has(number), storing=services.bodies.is_on, days=services.bodies.days,
+    )  # fmt: skip
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------
