@@ -12,6 +12,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+import flaskllm
+from flaskllm.blueprints.admin.requests import DOORS
 from flaskllm.extensions import Base, db
 from flaskllm.repositories import requests as repository
 from flaskllm.services.requests import CODES
@@ -145,6 +147,16 @@ def test_what_cannot_be_is_told_at_its_field_with_the_rest_kept(called: Visitor,
 @pytest.mark.parametrize("query", ["colour=red", "after=x", "after=1", "after=1.99999999999999999999", "limit=0"])
 def test_what_no_form_of_ours_sends_is_refused(root: Visitor, query: str) -> None:
     assert root.get(f"/admin/requests?{query}", status=400).mimetype == "text/html"
+
+
+def test_every_door_that_names_itself_to_the_ledger_can_be_chosen() -> None:
+    named = {
+        door
+        for file in (Path(flaskllm.__file__).parent / "blueprints").rglob("*.py")
+        for door in re.findall(r'new_call\("(\w+)"', file.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 8
+    assert named <= set(DOORS)
 
 
 def test_every_error_that_a_call_may_end_with_can_be_chosen() -> None:

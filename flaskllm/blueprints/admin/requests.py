@@ -27,7 +27,7 @@ FAILED, WORKED = "failed", "worked"
 STATUSES = [("", "all"), (FAILED, "all errors"), (WORKED, "no errors"), *((code, code) for code in CODES)]
 DOORS = (
     "openai", "responses", "messages", "embeddings", "images", "conversations", "webhook", "range", "gate", "batch",
-    "batches", "python", "providers",
+    "batches", "python", "providers", "playground", "templates", "admin",
 )  # fmt: skip
 """As the ledger names them."""
 _KEY = re.compile(r"([0-9]{1,15})\.([0-9]{1,19})", re.ASCII)
