@@ -60,6 +60,7 @@ from flaskllm.services.limits import Counters, Limits, RedisCounters, SqlCounter
 from flaskllm.services.metrics import Metrics
 from flaskllm.services.model_router import ModelRouter
 from flaskllm.services.outbox import SECONDS, Outbox
+from flaskllm.services.overview import OverviewService
 from flaskllm.services.pace import Pace
 from flaskllm.services.prompts import PromptService
 from flaskllm.services.provider_check import ProviderCheck
@@ -323,6 +324,7 @@ class _Wiring:
             rollups=self.rollups,
             requests=CallLog(self.database),
             bodies=bodies,
+            overview=OverviewService(self.database, zone=ZoneInfo(settings.budget_timezone)),
             reconciliation=ReconciliationService(self.database),
             audit=self.audit,
             limits=self.limits,

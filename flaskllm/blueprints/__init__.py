@@ -96,6 +96,7 @@ ASKING_PAGES = {
     "show_batches_progress",
     "show_model",
     "show_new_token",
+    "show_overview",
     "show_sign_in",
     "show_trial",
     "show_usage",

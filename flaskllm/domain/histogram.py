@@ -42,7 +42,16 @@ class Histogram(Counter[int]):
 
     @classmethod
     def from_json(cls, held: str | None) -> Histogram:
-        return cls({int(bucket): count for bucket, count in json.loads(held).items()} if held else {})
+        found = cls()
+        found.add_json(held)
+        return found
+
+    def add_json(self, held: str | None) -> None:
+        """Add one as `to_json` wrote it."""
+        if held:
+            for text, count in json.loads(held).items():
+                bucket = int(text)
+                self[bucket] = self.get(bucket, 0) + count
 
     def to_json(self) -> str | None:
         """None where nothing is in it."""

@@ -70,6 +70,17 @@ NOTHING_YET = -1
 IS_NEW = _CALLS.c.rolled.is_(None)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One row of roll-ups as it is kept: ``counts`` in the order of `COUNTS`, times as JSON."""
+
+    slot: int
+    item: str
+    counts: Sequence[int]
+    latency: str | None
+    first_token: str | None
+
+
 class Sums:
     """What some calls add up to: ``counts`` in the order of `COUNTS`, and their times.
 
@@ -87,6 +98,12 @@ class Sums:
         if other.latency or other.first_token:
             self.latency.update(other.latency)
             self.first_token.update(other.first_token)
+
+    def add_kept(self, kept: Kept) -> None:
+        """A row of roll-ups."""
+        self.count(kept.counts)
+        self.latency.add_json(kept.latency)
+        self.first_token.add_json(kept.first_token)
 
     def count(self, more: Sequence[int]) -> None:
         self.counts = list(map(int.__add__, self.counts, more))
@@ -123,14 +140,14 @@ class Calendar:
             return at - at % width
         if grain == DAY:
             return self._day(at - at % FINE_MS)  # clocks are set by whole quarters of an hour since 1970
-        return self._midnight(self.local(at).replace(day=1))
+        return self.midnight(self.local(at).replace(day=1))
 
     def next(self, grain: int, slot: int) -> int:
         """The beginning of the slot after this one."""
         if grain < DAY:
             return slot + (FINE_MS if grain == FINE else HOUR_MS)
         day = self.local(slot)
-        return self._midnight(day + timedelta(days=1) if grain == DAY else (day + timedelta(days=32)).replace(day=1))
+        return self.midnight(day + timedelta(days=1) if grain == DAY else (day + timedelta(days=32)).replace(day=1))
 
     def ceil(self, grain: int, at: int) -> int:
         """The first beginning of a slot that is not before this moment."""
@@ -146,9 +163,10 @@ class Calendar:
         return (self.local(at) - date(1970, 1, 1)).days
 
     def _day_of(self, fine: int) -> int:
-        return self._midnight(self.local(fine))
+        return self.midnight(self.local(fine))
 
-    def _midnight(self, day: date) -> int:
+    def midnight(self, day: date) -> int:
+        """When a day begins."""
         return (datetime.combine(day, datetime.min.time(), self.zone) - EPOCH) // timedelta(milliseconds=1)
 
 
@@ -353,8 +371,8 @@ def _add(session: Session, found: Mapping[tuple[tuple[tuple[int, int], ...], str
     rows = []
     for (place, subject, item), sums in sorted(held.items(), key=lambda one: one[0]):
         latency, first_token = before.get((place, subject, item), (None, None))
-        sums.latency.update(Histogram.from_json(latency))
-        sums.first_token.update(Histogram.from_json(first_token))
+        sums.latency.add_json(latency)
+        sums.first_token.add_json(first_token)
         key = {"grain": place[0], "slot": place[1], "subject": subject, "item": item}
         times = {"latency": sums.latency.to_json(), "first_token": sums.first_token.to_json()}
         rows.append({**key, **dict(zip(COUNTS, sums.counts, strict=True)), **times})
@@ -491,6 +509,11 @@ def _one_tag_each(keys: tuple[Any, ...], by: Sequence[str]) -> list[tuple[Any, .
     return [(*keys[:place], tag, *keys[place + 1 :]) for tag in tags]
 
 
+def has_calls(session: Session) -> bool:
+    """Whether anything was ever called."""
+    return session.execute(select(_CALLS.c.id).limit(1)).first() is not None
+
+
 def read_sums(session: Session, pieces: Sequence[Piece], subject: str) -> dict[str, Sums]:
     """The sums of each item over these pieces of roll-ups, without times."""
     found: dict[str, Sums] = {}
@@ -502,16 +525,14 @@ def read_sums(session: Session, pieces: Sequence[Piece], subject: str) -> dict[s
     return found
 
 
-def read_slots(session: Session, pieces: Sequence[Piece], subject: str) -> Iterator[tuple[int, str, Sums]]:
-    """When each slot of these pieces begins, whose it is, and its sums with their times."""
+def read_slots(session: Session, pieces: Sequence[Piece], subject: str) -> Iterator[Kept]:
+    """The rows of each slot of these pieces, with their times."""
     columns = [getattr(RollupRow, name) for name in COUNTS]
     for piece in pieces:
         if piece.grain is not None:
             query = select(RollupRow.slot, RollupRow.item, RollupRow.latency, RollupRow.first_token, *columns)
             for slot, item, latency, first_token, *counts in session.execute(query.where(*_within(piece, subject))):
-                sums = Sums(counts)
-                sums.latency, sums.first_token = Histogram.from_json(latency), Histogram.from_json(first_token)
-                yield slot, item, sums
+                yield Kept(slot, item, counts, latency, first_token)
 
 
 def read_loose(session: Session, since: int, until: int, pieces: Sequence[Piece], *, most: int) -> list[Any] | None:

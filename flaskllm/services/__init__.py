@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flaskllm.services.metrics import Metrics
     from flaskllm.services.model_router import ModelRouter
     from flaskllm.services.outbox import Outbox
+    from flaskllm.services.overview import OverviewService
     from flaskllm.services.prompts import PromptService
     from flaskllm.services.provider_check import ProviderCheck
     from flaskllm.services.provider_factory import ProviderFactory
@@ -83,6 +84,7 @@ class Services:
     rollups: Rollups
     requests: CallLog
     bodies: BodyService
+    overview: OverviewService
     workers: WorkerWatch
     troubles: TroubleService
     reconciliation: ReconciliationService

@@ -31,7 +31,7 @@ RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "
 PAYLOAD = '"><img src=x onerror=alert(1)><script>alert(1)</script><link rel=stylesheet href=//evil.example/x.css>'
 
 
-FIRST_PAGE = "/admin/people"
+FIRST_PAGE = "/admin/overview"
 """Where one comes to after the sign-in."""
 
 

@@ -34,6 +34,19 @@ def figure(count: int | None) -> str:
     return NOTHING if count is None else f"{count:,}"
 
 
+@bp.app_template_filter("short")
+def short(count: int) -> str:
+    """A large whole number to three digits.
+
+    >>> short(950), short(12_345), short(2_801_000), short(3_000_000_000)
+    ('950', '12.3 k', '2.8 M', '3 G')
+    """
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count // size:,} {unit}"
+    return str(count)
+
+
 @bp.app_template_filter("duration")
 def duration(ms: int) -> str:
     """Milliseconds, or seconds from ten thousand on; minutes from ten on.
