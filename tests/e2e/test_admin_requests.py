@@ -22,10 +22,7 @@ from tests.e2e.browsers import looked_at
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PAGES = (
-    "usage", "usage?by=day&then=model&order=cost", "usage?by=user&then=token&last=tag", "requests",
-    "requests?status=failed&user=ann",
-)  # fmt: skip
+PAGES = ("usage?by=day&then=model&order=cost", "usage?by=user&then=token&last=tag", "requests?status=failed&user=ann")
 MODELS = (
     ("gpt-4o-mini", "openai", 900), ("claude-sonnet-4-5", "anthropic", 9_000), ("gemini-2.5-flash", "gemini", 1_500),
     (PAYLOAD, "evil", 1),
