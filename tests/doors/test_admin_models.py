@@ -163,6 +163,15 @@ def test_images_by_size_an_unknown_price_and_the_price_book(root: Visitor) -> No
     assert root.services.provider_models.get("own", "model-one").prices is None
 
 
+def test_a_price_that_is_typed_and_not_chosen_is_never_dropped_without_a_word(root: Visitor) -> None:
+    refused = price(root, source="book", inputValue="2")
+    assert (refused.status_code, "prices are typed below" in words(refused)) == (400, True)
+    assert 'value="2"' in refused.text
+    assert price(root, inputValue="2").status_code == 303
+    assert price(root, source="book", inputValue="2").status_code == 303  # the form came filled in
+    assert root.services.provider_models.get("own", "model-one").prices is None
+
+
 @pytest.mark.parametrize(
     "field, value",
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,7 +166,8 @@ def set_price(provider_id: str, model_id: str) -> Response:
 
     @tells_of_refusals("model.update")
     def act() -> Response:
-        document: dict[str, Any] = {"prices": _prices()}
+        held = services.provider_models.get(provider_id, model_id).prices
+        document: dict[str, Any] = {"prices": _prices(held)}
         begins = forms.text("begins")
         if begins is not None and begins != datetime.now(UTC).date().isoformat():
             document["valid_from"] = f"{begins}T00:00:00Z"
@@ -176,10 +177,13 @@ def set_price(provider_id: str, model_id: str) -> Response:
     return told_in_place(lambda error: _model_page(provider_id, model_id, error), act)
 
 
-def _prices() -> list[dict[str, Any]] | None:
-    """The price list as documents have it. Raises `InvalidRequest` where none is said though one is to be."""
+def _prices(held: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The price list as documents have it. Raises `InvalidRequest` where none is said though one is to be, or one is
+    said that would not hold (``held``: what the form was filled with, which is no such thing)."""
     source = request.form.get("source")
     if source != OWN:
+        if not held and any(map(forms.text, (*RATES, "pixels"))):
+            raise invalid("source", "prices are typed below: choose “these prices”, or take them out")
         return [] if source == UNKNOWN else None
     token = forms.filled_in({name: forms.amount(name) for name in RATES})
     found: list[dict[str, Any]] = [{"unitOfMeasure": MILLION, "currency": "USD", "token": token}] if token else []
