@@ -82,6 +82,7 @@ ASKING_PAGES = {
     "compare_versions",
     "download_batch",
     "export_usage",
+    "list_aliases",
     "list_audit",
     "list_batches",
     "list_models",

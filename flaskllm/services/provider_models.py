@@ -59,6 +59,17 @@ class ModelService:
             rows = rows[names.index(after) + 1 :] if after in names else []
         return rows[:limit], rows[limit - 1].name if len(rows) > limit else None
 
+    def aliases(self, *, limit: int, after: str | None = None) -> tuple[list[tuple[str, list[str]]], str | None]:
+        """So many aliases by name, each with the models that bear it (``provider/model``), those that are off too; and
+        the alias after which the next page begins."""
+        found: dict[str, list[str]] = {}
+        for provider in self._desk.catalogue.current().ordered:
+            for model in provider.models:
+                for alias in model.aliases:
+                    found.setdefault(alias, []).append(f"{provider.id}/{model.name}")
+        names = sorted(name for name in found if after is None or name > after)
+        return [(name, found[name]) for name in names[:limit]], names[limit - 1] if len(names) > limit else None
+
     def get(self, provider_id: str, name: str) -> ModelRow:
         with self._desk.database.reading() as session:
             return _model_of(session, provider_id, name)

@@ -202,3 +202,44 @@ def test_a_provider_that_is_off_is_told_instead_of_an_answer(root: Visitor) -> N
     shown = words(who(root, "grok/grok-4"))
     assert ("which is off" in shown, "its provider is off grok/grok-4-0709" in shown) == (True, True)
     assert root.get("/admin/routes/~who?name=a&name=b", status=400).mimetype == "text/html"
+
+
+# -- aliases ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_is_added_shared_listed_and_removed(root: Visitor) -> None:
+    for model in ("openai/gpt-4o", "anthropic/claude-haiku-4-5"):
+        assert root.post("/admin/routes/~aliases", {"alias": "house-model", "model": model}).status_code == 303
+    assert (entries(root)[0].action, entries(root)[0].target) == ("model.update", "model:anthropic/claude-haiku-4-5")
+    assert "house-model openai/gpt-4o Remove anthropic/claude-haiku-4-5 Remove" in words(
+        root.get("/admin/routes/~aliases")
+    )
+    assert names(who(root, "house-model")) == ["openai/gpt-4o", "anthropic/claude-haiku-4-5"]
+    gone = {"alias": "house-model", "model": "openai/gpt-4o"}
+    assert root.post("/admin/routes/~aliases/remove", gone).status_code == 303
+    assert names(who(root, "house-model")) == ["anthropic/claude-haiku-4-5"]
+    before = entries(root)[0].number
+    assert root.post("/admin/routes/~aliases/remove", gone).status_code == 303
+    assert entries(root)[0].number == before
+
+
+@pytest.mark.parametrize(
+    "alias, model, field",
+    [
+        ("", "openai/gpt-4o", "alias"), ("a b", "openai/gpt-4o", "alias"), ("auto", "openai/gpt-4o", "alias"),
+        ("gpt-4o-mini", "openai/gpt-4o", "alias"), ("free", "openai/nobody", "model"), ("free", "nobody", "model"),
+        (PAYLOAD, "openai/gpt-4o", "alias"), ("free", PAYLOAD, "model"),
+    ],
+)  # fmt: skip
+def test_an_alias_that_cannot_be_is_told_at_its_field(root: Visitor, alias: str, model: str, field: str) -> None:
+    refused = root.post("/admin/routes/~aliases", {"alias": alias, "model": model})
+    assert (refused.status_code in (400, 409), bool(fault(refused, field))) == (True, True), words(refused)
+    assert not re.search(r"<img|<script>", refused.text)
+
+
+def test_the_aliases_are_paged(root: Visitor) -> None:
+    for number in range(3):
+        root.post("/admin/routes/~aliases", {"alias": f"zz-{number}", "model": "openai/gpt-4o"})
+    assert "zz-0" not in words(root.get("/admin/routes/~aliases?limit=1"))
+    told = words(root.get("/admin/routes/~aliases?after=zz-0"))
+    assert ("zz-1" in told, "zz-2" in told, "zz-0" in told) == (True, True, False)

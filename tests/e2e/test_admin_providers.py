@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PAGES = (
     "providers", "providers/~new", "providers/~compatible", "providers/~new/azure_openai", "providers/openai",
-    "providers/own", "routes", "routes/~new", "routes/house", "routes/~who?name=large", "providers/openai/models",
-    "providers/own/~model", "providers/gemini/models/gemini-2.5-pro",
+    "providers/own", "routes", "routes/~new", "routes/house", "routes/~aliases", "routes/~who?name=large",
+    "providers/openai/models",    "providers/own/~model", "providers/gemini/models/gemini-2.5-pro",
 )  # fmt: skip
 
 

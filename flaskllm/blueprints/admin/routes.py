@@ -16,9 +16,10 @@ from flaskllm.blueprints.admin._pages import bp, go, page, told_in_place
 from flaskllm.domain.catalogue import AUTO, TIERS
 from flaskllm.domain.pricing import to_dollars
 from flaskllm.domain.route import FALLBACKS
-from flaskllm.errors import DomainError
+from flaskllm.errors import DomainError, NotFound, invalid
 from flaskllm.extensions import services
 from flaskllm.services.asking_order import Picture, Step
+from flaskllm.wire import providers as providers_wire
 from flaskllm.wire import routes as wire
 
 WORDS: dict[str, Any] = {
@@ -92,6 +93,63 @@ def change_route(name: str) -> Response:
 def delete_route(name: str) -> Response:
     services.routes.remove(name, current_actor())
     return go("admin.list_routes")
+
+
+# -- aliases ----------------------------------------------------------------------------------------------------------
+
+
+@bp.get("/routes/~aliases")
+def list_aliases() -> Response:
+    return _aliases_page()
+
+
+@bp.post("/routes/~aliases")
+def add_alias() -> Response:
+    """One more name for a model, or one more model for a name."""
+
+    def act() -> Response:
+        provider_id, model_id, known = _named_model()
+        _set_aliases(provider_id, model_id, [*known, request.form.get("alias", "").strip()])
+        return go("admin.list_aliases")
+
+    return told_in_place(_aliases_page, act)
+
+
+@bp.post("/routes/~aliases/remove")
+def remove_alias() -> Response:
+    def act() -> Response:
+        provider_id, model_id, known = _named_model()
+        gone = request.form.get("alias", "")
+        if gone in known:
+            _set_aliases(provider_id, model_id, [alias for alias in known if alias != gone])
+        return go("admin.list_aliases")
+
+    return told_in_place(_aliases_page, act)
+
+
+def _named_model() -> tuple[str, str, list[str]]:
+    """``provider/model`` of the form, and the aliases that the model has. Raises `InvalidRequest`."""
+    provider_id, _, model_id = request.form.get("model", "").strip().partition("/")
+    try:
+        return provider_id, model_id, list(services.provider_models.get(provider_id, model_id).aliases)
+    except NotFound as error:
+        raise invalid("model", error.message) from None
+
+
+def _set_aliases(provider_id: str, model_id: str, aliases: list[str]) -> None:
+    changes = providers_wire.read_model_changes({"aliases": aliases})
+    services.provider_models.change(provider_id, model_id, changes, current_actor())
+
+
+def _aliases_page(error: DomainError | None = None) -> Response:
+    limit, after, _ = paging()
+    rows, following = services.provider_models.aliases(limit=limit, after=after)
+    found = forms.faults_of(error)
+    return page(
+        "aliases.html", status=200 if error is None else error.status, rows=rows, following=following,
+        given=forms.refilled(("alias", "model")), error=error,
+        faults={"alias" if name == "aliases" else name: message for name, message in found.items()},
+    )  # fmt: skip
 
 
 # -- what is said and shown -------------------------------------------------------------------------------------------
