@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, text
 
+from flaskllm.domain.audit import SYSTEM
 from flaskllm.extensions import db
 from flaskllm.repositories import rollups
 from flaskllm.repositories.database import Database
@@ -20,6 +21,7 @@ from tests.conftest import MakeApp, provider_environment
 from tests.databases import MISSING, database_of_its_own
 from tests.doors.visitor import Visitor, words
 from tests.ledgers import calls_until, write_ledger
+from tests.people import PASSWORD
 from tests.upstream import Upstream
 
 PAYLOAD = '"><img src=x onerror=alert(1)><script>alert(1)</script>'
@@ -72,6 +74,33 @@ def test_a_call_stands_on_it_at_once_and_when_it_is_added_up(make_app: MakeApp, 
         assert tile(before, name) == tile(after, name)
     for name in ("gpt-4o-mini", "openai", "sheet", "sales"):
         assert f'<td class="long">{name}</td>' in after
+
+
+def test_what_is_wrong_right_now_is_told_with_the_way_to_it(app: Flask) -> None:
+    root = Visitor.admin(app)
+    services = app.extensions["flaskllm"]
+    assert "Soon: No provider is on but the built-in demo" in words(root.get("/admin/overview"))
+    ann = services.accounts.create_user(
+        "ann", "ann@example.com", PASSWORD, fields={"budget": {"amount": 10, "period": "total"}}
+    )
+    bob = services.accounts.create_user("bob", "bob@example.com", PASSWORD, fields={"status": "waiting"})
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO budgets (id, period, spent, reserved) VALUES (:id, 'total', 11000000000, 0)"),
+            {"id": f"user:{ann.id}"},
+        )
+    found = root.get("/admin/overview")
+    assert "Now: The account ann has spent 110% of its budget of $10.00 in all." in words(found)
+    assert "Soon: 1 account waits for approval." in words(found)
+    assert "Mode without Redis, on SQLite; no worker at work on batches." in words(found)
+    assert found.text.index("The account ann") < found.text.index("No provider is on"), "the worst first"
+    for address in (f"/admin/people/{ann.id}", "/admin/people?status=waiting", "/admin/providers"):
+        assert f'href="{address}"' in found.text
+    services.workers.beat()
+    services.accounts.close_user(bob.id, actor=SYSTEM)
+    after = words(root.get("/admin/overview"))
+    assert "1 worker at work" in after
+    assert "waits for approval" not in after
 
 
 def test_a_stream_has_a_time_to_its_first_token(make_app: MakeApp, upstream: Upstream) -> None:

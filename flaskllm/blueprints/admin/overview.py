@@ -43,9 +43,16 @@ def show_overview() -> Response:
         raise invalid("span", f"must be one of {', '.join(WINDOWS)}")
     found = services.overview.read(span)
     return page(
-        "overview.html", found=found, span=span, spans=SPANS, figures=list(_figures_of(found)),
-        bars=list(_bars(found, WHEN[span])), ranks=_ranks(found), first_day=found.since.date().isoformat(),
-    )  # fmt: skip
+        "overview.html",
+        state=services.troubles.look(),
+        found=found,
+        span=span,
+        spans=SPANS,
+        figures=list(_figures_of(found)),
+        bars=list(_bars(found, WHEN[span])),
+        ranks=_ranks(found),
+        first_day=found.since.date().isoformat(),
+    )
 
 
 def _figures_of(found: Overview) -> Iterator[Figure]:
