@@ -76,7 +76,10 @@ def test_the_month_holds_as_a_real_one_would(empty: Flask) -> None:
     assert spent == held
     assert all(row["reserved"] == 0 for row in rows(empty, "budgets"))
     caps = {f"token:{row['id']}": row["budget_amount"] for row in rows(empty, "api_tokens")}
-    assert all(amount <= caps[name] for (name, _), amount in spent.items() if caps.get(name))
+    caps |= {f"user:{row['id']}": row["budget_amount"] for row in rows(empty, "users")}
+    bound = {name for name, amount in caps.items() if amount}
+    assert bound == {name for name, _ in spent if name in caps}
+    assert all(amount <= caps[name] for (name, _), amount in spent.items() if name in bound)
 
     services = empty.extensions["flaskllm"]
     with empty.app_context():

@@ -353,9 +353,8 @@ class _Story:
 
     def _join(self, person: Mapping[str, Any]) -> None:
         name = person["name"]
-        fields: UserFields = {"status": person.get("status", "active")}
-        if "budget" in person:
-            fields["budget"] = self._spent.budget(f"user:{name}", person["budget"]["period"])
+        bound = self._spent.budget(f"user:{name}", person["budget"]["period"]) if "budget" in person else None
+        fields: UserFields = {"status": person.get("status", "active"), "budget": bound}
         if not person.get("admin"):
             fields["scopes"] = SCOPES
         made = self._services.accounts.create_user(
