@@ -11,7 +11,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, partial
@@ -329,7 +329,8 @@ class _Story:
 
     def _plan_templates(self) -> None:
         for template in facts()["templates"]:
-            self._plan(template["at"], partial(self._write, read_template(template["name"], template)))
+            whole = replace(read_template(template["name"], template), cache=template.get("cache", False))
+            self._plan(template["at"], partial(self._write, whole))
             for version in template.get("versions", ()):
                 changes = {name: value for name, value in version.items() if name != "at"}
                 self._plan(version["at"], partial(self._rewrite, template["name"], changes))

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,19 @@ def behind(page: Any, address: str) -> dict[str, str]:
     return found
 
 
+def chats(page: Any) -> None:
+    """A conversation in the playground, with the model that needs no network."""
+    page.select_option("#f-model", "demo")
+    page.fill("#f-message", "What may I ask you here?")
+    page.click("#send")
+    page.wait_for_selector("#pane-0 .figures")
+    page.wait_for_selector("#stop", state="hidden")
+
+
+SCENES: dict[str, Callable[[Any], None]] = {"playground": chats}
+"""What is done on a page first, so that there is something to be seen."""
+
+
 @dataclass
 class Photographer:
     """Takes one look's pictures of a gateway's pages."""
@@ -89,6 +102,7 @@ class Photographer:
         self.page.goto(self.gateway.url + address)
         self.page.wait_for_load_state("load")
         self.page.wait_for_function("!document.querySelector('.htmx-request, [aria-busy=true]')")
+        SCENES.get(name, lambda _: None)(self.page)
         self.page.evaluate("document.fonts.ready")
         viewport = self.page.viewport_size
         height = self.page.evaluate("document.documentElement.scrollHeight") if self.look != "phone" else 0
