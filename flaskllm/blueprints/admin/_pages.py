@@ -28,20 +28,18 @@ POLICY = (
 )
 """No inline script or style, nothing from elsewhere."""
 NAVIGATION = (
-    ("admin.show_overview", "Overview"),
-    ("admin.list_providers", "Providers"),
-    ("admin.list_routes", "Routes"),
-    ("admin.list_templates", "Templates"),
-    ("admin.show_playground", "Playground"),
-    ("admin.list_batches", "Batches"),
-    ("admin.list_requests", "Requests"),
-    ("admin.show_usage", "Usage"),
-    ("admin.list_people", "People"),
-    ("admin.list_tokens", "Tokens"),
-    ("admin.list_audit", "Audit"),
-    ("admin.read_session", "Your sign-in"),
+    (("admin.show_overview", "Overview"),),
+    (
+        ("admin.list_providers", "Providers"),
+        ("admin.list_routes", "Routes"),
+        ("admin.list_templates", "Templates"),
+        ("admin.show_playground", "Playground"),
+    ),
+    (("admin.list_batches", "Batches"), ("admin.list_requests", "Requests"), ("admin.show_usage", "Usage")),
+    (("admin.list_people", "People"), ("admin.list_tokens", "Tokens"), ("admin.list_audit", "Audit")),
+    (("admin.read_session", "Your sign-in"),),
 )
-"""What stands in the column at the side: endpoint and words."""
+"""What stands in the column at the side, in groups: endpoint and words."""
 HOME = "admin.show_overview"
 TITLES = {403: "Not allowed", 404: "Not found", 405: "Not found", 413: "Too large", 429: "Too many tries"}
 OUR_PAGES = re.compile(r"/admin(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,6}", re.ASCII)
