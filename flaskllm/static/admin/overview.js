@@ -5,7 +5,7 @@ const EVERY_MS = 10_000;
 const COLUMNS = { requests: 0, errors: 1, input: 2, output: 3, cost: 4, first: 5, half: 6, most: 7 };
 const CHARTS = {
   requests: { type: "bar", stacked: true, sets: [["Answered", "answered", "accent"], ["Errors", "errors", "bad"]] },
-  cost: { type: "bar", sets: [["Dollars", "cost", "accent"]] },
+  cost: { type: "bar", sign: "$", sets: [["Dollars", "cost", "accent"]] },
   tokens: { type: "bar", stacked: true, sets: [["In", "input", "accent"], ["Out", "output", "good"]] },
   times: { type: "line", unit: " s", sets: [["First token, half within", "first", "good"], ["Answer, half within", "half", "accent"], ["Answer, 95 % within", "most", "muted"]] },
 };
@@ -41,13 +41,13 @@ function dressed({ data, options }, sets) {
   options.plugins.legend.labels.color = colour("text");
 }
 
-function draw(name, { type, stacked = false, unit = "", sets }, held) {
+function draw(name, { type, stacked = false, sign = "", unit = "", sets }, held) {
   const wanted = {
     type,
     data: {
       labels: held.labels,
       datasets: sets.map(([label, column]) => ({
-        label, data: held[column], borderWidth: type === "line" ? 2 : 0, pointRadius: held.labels.length > 1 ? 0 : 3, pointHitRadius: 12, tension: 0.25, spanGaps: true, maxBarThickness: 32,
+        label, data: held[column], borderWidth: type === "line" ? 2 : 0, pointRadius: held.labels.length > 1 ? 0 : 3, pointHitRadius: 12, cubicInterpolationMode: "monotone", spanGaps: true, maxBarThickness: 32,
       })),
     },
     options: {
@@ -56,7 +56,7 @@ function draw(name, { type, stacked = false, unit = "", sets }, held) {
       interaction: { mode: "index", intersect: false },
       scales: {
         x: { stacked, grid: { display: false }, ticks: { maxRotation: 0, autoSkipPadding: 16 } },
-        y: { stacked, beginAtZero: true, grid: {}, border: { display: false }, ticks: { maxTicksLimit: 5, precision: ["requests", "tokens"].includes(name) ? 0 : undefined, callback: (value) => `${Number(value).toLocaleString("en", { notation: "compact", maximumSignificantDigits: 3 })}${unit}` } },
+        y: { stacked, beginAtZero: true, grid: {}, border: { display: false }, ticks: { maxTicksLimit: 5, precision: ["requests", "tokens"].includes(name) ? 0 : undefined, callback: (value) => `${sign}${Number(value).toLocaleString("en", { notation: "compact", maximumSignificantDigits: 3 })}${unit}` } },
       },
       plugins: { legend: { display: sets.length > 1, position: "bottom", align: "start", labels: { boxWidth: 10, boxHeight: 10 } } },
     },
