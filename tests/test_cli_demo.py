@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from flaskllm.domain.audit import SYSTEM
 from flaskllm.domain.pricing import cost_of_breakdown
@@ -172,6 +172,15 @@ def test_a_name_that_is_taken_is_told(make_app: MakeApp) -> None:
     app = make_app()
     app.extensions["flaskllm"].accounts.create_user("Mara.Lindqvist", "mara@example.org", PASSWORD, actor=SYSTEM)
     assert "the account Mara.Lindqvist" in refused(app)
+
+
+def test_a_catalogue_without_its_models_is_told_and_nothing_is_written(make_app: MakeApp) -> None:
+    app = make_app()
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("DELETE FROM models"))
+        connection.execute(text("UPDATE meta SET value = '99' WHERE name = 'catalogue_version'"))
+    assert "`flask seed` brings them" in refused(app)
+    assert rows(app, "calls") == []
 
 
 def test_a_weak_password_is_refused(make_app: MakeApp) -> None:
