@@ -497,13 +497,13 @@ class _Spent:
 
 
 def _round_amount(dollars: float) -> Decimal:
-    """Up to two digits, as people choose amounts; at least a dollar.
+    """Up to two digits, as people choose amounts; at least ten cents.
 
     >>> _round_amount(123.4)
     Decimal('130')
     """
-    if dollars <= 1:
-        return Decimal(1)
+    if dollars <= 0.1:
+        return Decimal("0.1")
     step = Decimal(10) ** (math.floor(math.log10(dollars)) - 1)
     return Decimal(math.ceil(Decimal(dollars) / step)) * step
 
