@@ -177,7 +177,7 @@ def test_a_name_that_is_taken_is_told(make_app: MakeApp) -> None:
 def test_a_catalogue_without_its_models_is_told_and_nothing_is_written(make_app: MakeApp) -> None:
     app = make_app()
     with app.app_context(), db.engine.begin() as connection:
-        connection.execute(text("DELETE FROM models"))
+        connection.execute(text("DELETE FROM provider_models"))
         connection.execute(text("UPDATE meta SET value = '99' WHERE name = 'catalogue_version'"))
     assert "`flask seed` brings them" in refused(app)
     assert rows(app, "calls") == []

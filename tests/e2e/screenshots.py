@@ -21,6 +21,7 @@ from typing import Any
 from tests.e2e import servers
 from tests.e2e.administrators import WIDTHS, Administrator, gateway_with_administrators
 from tests.e2e.browsers import chromium, looked_at
+from tests.e2e.outages import eventually
 from tests.e2e.workers import workers
 from tests.people import PASSWORD
 
@@ -158,6 +159,7 @@ def take_all() -> dict[str, str]:
             headings["first-run"] = Photographer(gateway, "light", seen.page).take("/admin", "first-run")
         print(gateway.flask("demo-data", "--password-stdin", stdin=PASSWORD))
         with workers(gateway, 1):
+            eventually(lambda: gateway.get("/health/ready")[1]["checks"]["worker"] == "ok", 30)
             for look, context in LOOKS.items():
                 with looked_at(browser, **context) as seen:
                     photographer = Photographer(gateway, look, seen.page)
