@@ -133,12 +133,15 @@ class DemoData:
     ) -> Made:
         """Make it all. ``password``: everybody's; None: nobody can log in. ``actor``: who sets the gateway up.
 
-        Raises `Conflict` where it was made before, where there are real calls (unless ``beside_real``), and where a
-        name is taken, and `InvalidRequest` for a weak password; nothing is written then.
+        Raises `Conflict` where it was made before, where there are real calls (unless ``beside_real``), where a name
+        is taken, or a model is not there, and `InvalidRequest` for a weak password; nothing is written then.
         """
         refuse(faults_of(password=password))
         span = Span(until, days)
-        planned = Traffic(facts(), targets_of(self._services.catalogue.refresh()), span, seed=seed).calls(calls)
+        targets = targets_of(self._services.catalogue.refresh())
+        if lacking := sorted(facts()["models"].keys() - targets.keys()):
+            raise Conflict(f"The catalogue lacks {', '.join(lacking[:3])}: `flask seed` brings the shipped models.")
+        planned = Traffic(facts(), targets, span, seed=seed).calls(calls)
         self._begin(seed, beside_real=beside_real)
         bounds = _bounds(span)
         spent = _Spent(planned, bounds, until)

@@ -20,7 +20,6 @@ from uuid import UUID
 
 from flaskllm.domain.pricing import Price, bound_of, breakdown_of, cost_of
 from flaskllm.domain.usage import PARTS, Usage
-from flaskllm.errors import Conflict
 from flaskllm.repositories.ledger import ID_SHIFT
 from flaskllm.services.ledger import RELEASED, SETTLED, tags_text
 
@@ -142,10 +141,8 @@ class Traffic:
         self._numbers = itertools.count()
 
     def calls(self, count: int) -> list[Planned]:
-        """So many calls, in the order of their time. Raises `Conflict` where there is no model to call."""
+        """So many calls, in the order of their time."""
         programs = [one for one in self._facts["programs"] if self._models_of(one)]
-        if not programs:
-            raise Conflict("The catalogue has none of the models that would be called: `flask seed` brings them.")
         shares = [one["share"] for one in programs]
         drawn = self._random.choices(range(len(programs)), shares, k=count)
         planned = []
