@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,14 +143,13 @@ class TroubleService:
                 "Add a provider, or the key of a shipped one.",
                 is_bad=False,
             )
-        unpriced = [(provider, model) for provider, model in catalogue.models() if model.price is None]
-        for provider, model in unpriced[:MOST_OF_A_KIND]:
+        unpriced = [f"{provider.id}/{model.name}" for provider, model in catalogue.models() if model.price is None]
+        if unpriced:
+            less = "calls to them are refused" if self._refuses_unpriced else "what they cost is not counted"
             yield Trouble(
-                "provider",
-                f"{provider.id}/{model.name} has no price: "
-                + ("calls to it are refused." if self._refuses_unpriced else "what it costs is not counted."),
-                "Set its price; 0 where it costs nothing.",
-                provider.id,
+                "providers",
+                f"{_count(len(unpriced), 'model has', 'models have')} no price, so {less}: {_listed(unpriced)}.",
+                "Set a price for each; 0 where it costs nothing.",
                 is_bad=False,
             )
 
@@ -174,7 +173,7 @@ class TroubleService:
         with self._db.reading() as session:
             waiting = count_users(session, {"status": WAITING})
         if waiting:
-            what = "1 account waits" if waiting == 1 else f"{waiting} accounts wait"
+            what = _count(waiting, "account waits", "accounts wait")
             yield Trouble("people", f"{what} for approval.", "Set its status to active, or close it.", is_bad=False)
 
 
@@ -185,12 +184,27 @@ def is_low(free: int, total: int) -> bool:
 
 def _of_workers(hands: Hands) -> Iterator[Trouble]:
     if hands.waiting:
-        what = "1 batch waits" if hands.waiting == 1 else f"{hands.waiting} batches wait"
+        what = _count(hands.waiting, "batch waits", "batches wait")
         yield Trouble(
             "batches",
             f"{what} and no worker is there.",
             "Start one: python run.py worker, or flask --app wsgi worker.",
         )
+
+
+def _count(number: int, one: str, several: str) -> str:
+    """In words.
+
+    >>> _count(1, "goose is", "geese are"), _count(2, "goose is", "geese are")
+    ('1 goose is', '2 geese are')
+    """
+    return f"1 {one}" if number == 1 else f"{number:,} {several}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few of them."""
+    more = len(names) - MOST_OF_A_KIND
+    return ", ".join(names[:MOST_OF_A_KIND]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _named(provider: Provider) -> str:

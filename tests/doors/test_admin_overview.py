@@ -79,7 +79,7 @@ def test_a_call_stands_on_it_at_once_and_when_it_is_added_up(make_app: MakeApp, 
 def test_what_is_wrong_right_now_is_told_with_the_way_to_it(app: Flask) -> None:
     root = Visitor.admin(app)
     services = app.extensions["flaskllm"]
-    assert "Soon: No provider is on but the built-in demo" in words(root.get("/admin/overview"))
+    assert "Note: No provider is on but the built-in demo" in words(root.get("/admin/overview"))
     ann = services.accounts.create_user(
         "ann", "ann@example.com", PASSWORD, fields={"budget": {"amount": 10, "period": "total"}}
     )
@@ -91,7 +91,7 @@ def test_what_is_wrong_right_now_is_told_with_the_way_to_it(app: Flask) -> None:
         )
     found = root.get("/admin/overview")
     assert "Now: The account ann has spent 110% of its budget of $10.00 in all." in words(found)
-    assert "Soon: 1 account waits for approval." in words(found)
+    assert "Note: 1 account waits for approval." in words(found)
     assert "Mode without Redis, on SQLite; no worker at work on batches." in words(found)
     assert found.text.index("The account ann") < found.text.index("No provider is on"), "the worst first"
     for address in (f"/admin/people/{ann.id}", "/admin/people?status=waiting", "/admin/providers"):

@@ -155,3 +155,19 @@ def test_the_command_that_works_once_says_that_it_was_there(app: Flask, services
     age_the_job(job_id)
     assert app.test_cli_runner().invoke(args=["worker", "--once"]).exit_code == 0
     assert services.workers.look().state == "ok"
+
+
+def test_models_without_a_price_are_told_together(app: Flask, services: Services) -> None:
+    assert told(services, "providers") == []
+    with db.engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE provider_models SET name = 'own-' || name, backend_model = 'own-' || name "
+                "WHERE provider_id = 'openai' AND type = 'chat'"
+            )
+        )
+        connection.execute(text("UPDATE meta SET value = '99' WHERE name = 'catalogue_version'"))
+    services.catalogue.refresh()
+    (found,) = told(services, "providers")
+    assert "models have no price, so what they cost is not counted: openai/own-" in found.what
+    assert not found.is_bad

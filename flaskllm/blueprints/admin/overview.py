@@ -23,6 +23,7 @@ WHEN = {"hour": "%H:%M", "day": "%H:%M", "week": "%a %H:%M", "month": "%d %b", "
 """How the beginning of a bar is told."""
 WITHOUT = {"token": "without a token", "provider": "none asked", "tag": "without a tag"}
 SHARES = (0.5, 0.95, 0.99)
+SAME = "as before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,9 @@ def _figure(
     less_is_better: bool = False,
     beside: str = "",
 ) -> Figure:
-    is_better = now < before if less_is_better and now != before else None
-    return Figure(name, told(now), _change(now, before), is_better, beside)
+    change = _change(now, before)
+    is_better = now < before if less_is_better and change not in ("", SAME) else None
+    return Figure(name, told(now), change, is_better, beside)
 
 
 def _time(name: str, now: Histogram, before: Histogram) -> Figure:
@@ -89,7 +91,7 @@ def _time(name: str, now: Histogram, before: Histogram) -> Figure:
     was = before.percentile(SHARES[0])
     beside = f"95 % within {_told(most)}, 99 % within {_told(nearly_all)}"
     change = "" if was is None else _change(round(half), round(was))
-    return Figure(name, _told(half), change, None if was is None or not change else half < was, beside)
+    return Figure(name, _told(half), change, None if was is None or change in ("", SAME) else half < was, beside)
 
 
 def _told(ms: float) -> str:
@@ -108,7 +110,7 @@ def _change(now: int, before: int) -> str:
         return f"{now // before:,} times as much"
     percent = round(100 * (now - before) / before)
     if not percent:
-        return "as before"
+        return SAME
     return f"{percent} % more" if percent > 0 else f"{-percent} % less"
 
 
