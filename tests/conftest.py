@@ -133,6 +133,7 @@ def make_app(tmp_path: Path, template_database: Path) -> Iterator[MakeApp]:
 def dispose(app: Flask) -> None:
     """Nothing of a gateway is left: no thread, no connection."""
     app.extensions["flaskllm"].shutdown.stop()
+    app.extensions["flaskllm"].housekeeper.finish(5)  # a chore may be at a query
     app.extensions["flaskllm"].factory.close()
     with app.app_context():
         db.session.remove()
