@@ -59,7 +59,7 @@ def target() -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_every_call_of_the_file_answers(file: Path, make_app: MakeApp, target: str) -> None:
-    app = make_app(METRICS_TOKEN=METRICS_TOKEN)
+    app = make_app(METRICS_TOKEN=METRICS_TOKEN, CHAT_PAGE="true")
     caller = Caller.on(app)
     known: dict[str, Any] = {"host": "", "token": caller.token, "metrics_token": METRICS_TOKEN}
     known["admin_token"] = access_token(app, "administrator", admin=True)
