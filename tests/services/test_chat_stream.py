@@ -100,8 +100,8 @@ def test_a_hang_up_in_silence_is_seen_at_once_and_the_bill_is_waited_for(
     app, (ours, theirs) = one(), line
     upstream.script(faults.gap(2, 2.0), vendor="openai")
     stream = ask(app, fd=ours.fileno())
-    next(stream)
-    stream.at_hand()
+    while not (seen := next(stream)) or not seen.has_content:
+        """The frame before the gap may be a moment on its way."""
     theirs.close()
     began = time.monotonic()
     assert [next(stream), next(stream)] == [None, None]
