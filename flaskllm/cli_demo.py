@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 from flask import Flask, current_app
@@ -13,8 +14,10 @@ from flaskllm.cli_errors import told_plainly
 from flaskllm.domain.audit import at_the_shell
 from flaskllm.domain.pricing import dollars_text
 from flaskllm.extensions import services
-from flaskllm.services.demo_data import Made
 from flaskllm.wiring import demo_data
+
+if TYPE_CHECKING:
+    from flaskllm.services.demo_data import Made
 
 LAST_CALL = timedelta(minutes=2)
 """Nothing is made later than so long ago, for the longest calls last as long."""

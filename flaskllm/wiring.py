@@ -6,7 +6,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -45,7 +45,6 @@ from flaskllm.services.chat_orchestrator import ChatOrchestrator
 from flaskllm.services.chat_stream import Drains, StreamTimes
 from flaskllm.services.circuit_board import CircuitBoard
 from flaskllm.services.conversations import ConversationService
-from flaskllm.services.demo_data import Clock, DemoData
 from flaskllm.services.external_calls import ExternalCallService
 from flaskllm.services.file_batches import FileBatchService
 from flaskllm.services.files import FileService
@@ -90,6 +89,9 @@ from flaskllm.version import VERSION
 from flaskllm.wire.embeddings import read_embeddings, write_embeddings
 from flaskllm.wire.file_batches import DOOR as FILES_DOOR
 from flaskllm.wire.file_batches import write_line
+
+if TYPE_CHECKING:
+    from flaskllm.services.demo_data import Clock, DemoData
 
 KEPT_FREE = 8
 """Threads that no call to a model may take: health and administration answer while all else is full."""
@@ -480,6 +482,8 @@ class _Wiring:
 
     def demo_data(self, clock: Clock) -> DemoData:
         """Makes demo data; its services write their trail by that clock, which is this wiring's too."""
+        from flaskllm.services.demo_data import DemoData
+
         return DemoData(self.database, self.services(), self._conversations(), clock=clock)
 
     def _conversations(self) -> ConversationStore:
@@ -591,6 +595,8 @@ def seeder(app: Flask) -> Seeder:
 
 def demo_data(app: Flask) -> DemoData:
     """Makes a month of plausible traffic, by services of its own."""
+    from flaskllm.services.demo_data import Clock  # no server ever needs it
+
     clock = Clock(datetime.now(UTC))
     with app.app_context():
         return _Wiring(app.extensions["flaskllm_settings"], db.engine, ProviderFactory, clock=clock).demo_data(clock)

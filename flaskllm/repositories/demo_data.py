@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from flaskllm.extensions import Model
@@ -16,6 +16,7 @@ from flaskllm.models.catalogue import Meta, RouteRow
 from flaskllm.models.ledger import AttemptRow, BudgetRow, CallRow
 from flaskllm.models.prompt import PromptVersionRow
 from flaskllm.models.quota import AlertRow, QuotaRow
+from flaskllm.repositories.rollups import has_calls
 
 MARK = "demo_data"
 
@@ -35,11 +36,9 @@ def change_mark(session: Session, value: str) -> None:
     session.execute(update(Meta).where(Meta.name == MARK).values(value=value))
 
 
-def has_calls(session: Session) -> bool:
-    """Whether anything was ever asked here."""
-    return bool(session.scalar(select(exists().where(CallRow.id >= 0)))) or bool(
-        session.scalar(select(exists().where(AttemptRow.id >= 0)))
-    )
+def was_used(session: Session) -> bool:
+    """Whether anything was ever asked here, answered or not."""
+    return has_calls(session) or session.scalar(select(AttemptRow.id).limit(1)) is not None
 
 
 def taken(

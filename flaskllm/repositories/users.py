@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 from sqlalchemy import ColumnElement, func, select, text, update
@@ -25,7 +25,6 @@ __all__ = [
     "list_users",
     "lock_user",
     "lock_users",
-    "names_of",
 ]
 
 
@@ -49,13 +48,6 @@ def add_user(session: Session, user: User) -> None:
 
 def get_user(session: Session, user_id: str) -> User | None:
     return session.get(User, user_id)
-
-
-def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
-    """The user name behind each of these ids."""
-    return {
-        row.id: row.username for row in session.execute(select(User.id, User.username).where(User.id.in_(user_ids)))
-    }
 
 
 def find_by_name(session: Session, username: str) -> User | None:

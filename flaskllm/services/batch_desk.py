@@ -12,9 +12,9 @@ from flaskllm.domain.audit import Actor
 from flaskllm.domain.batch import CANCELLED, CANCELLING, PROMPTS_DOOR, QUEUED, SAME, Ended, Item, Job
 from flaskllm.errors import Conflict, NotFound, invalid
 from flaskllm.repositories import batches as repository
-from flaskllm.repositories import users
 from flaskllm.repositories.batches import CHUNK, JobFilters
 from flaskllm.repositories.database import Database
+from flaskllm.repositories.usage import user_names
 from flaskllm.services.audit import AuditTrail
 from flaskllm.services.batches import LIFE_MS, READ_AT_ONCE, BatchService
 from flaskllm.services.file_batches import FileBatchService
@@ -136,7 +136,7 @@ class BatchDesk:
 
 
 def _owned(session: Session, jobs: Sequence[Job]) -> Sequence[OwnedJob]:
-    names = users.names_of(session, {job.user_id for job in jobs})
+    names = user_names(session, sorted({job.user_id for job in jobs}))
     return [OwnedJob(job, names.get(job.user_id, "")) for job in jobs]
 
 

@@ -133,7 +133,7 @@ class CircuitBoard:
         if circuit is not None:
             wait = self._probe_at(tally, circuit) - self._clock()
             return Condition(BREAKER, max(wait, 0.0), tally.error or circuit.error)
-        if (rest := self._keys.rest_of(candidate)) is not None:
+        if (rest := self._keys.rest_of(candidate.key)) is not None:
             return Condition(ASIDE, max(rest.until - time.time(), 0.0), rest.error)
         wait = tally.slow_until - self._clock()
         return Condition(SLOW, wait) if wait > 0 else None

@@ -173,7 +173,7 @@ class DemoData:
             with self._db.transaction() as session:
                 if (mark := repository.read_mark(session)) is not None:
                     raise Conflict(_made_before(mark))
-                if repository.has_calls(session) and not beside_real:
+                if repository.was_used(session) and not beside_real:
                     raise Conflict("There are real calls in this database: demo data would stand among them.")
                 if found := repository.taken(session, **_names()):
                     raise Conflict(f"There is {', '.join(found)} already; demo data would make another.")

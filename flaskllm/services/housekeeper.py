@@ -39,7 +39,7 @@ class Housekeeper:
 
     def add(self, chore: Chore) -> None:
         """One more, due at once: for what only some processes do. Before the first `wake`."""
-        self._chores = [*self._chores, chore]
+        self._chores.append(chore)
         self._due[chore.name] = 0.0
 
     def wake(self) -> None:

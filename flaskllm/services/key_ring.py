@@ -63,17 +63,14 @@ class KeyRing:
 
     def rests(self, candidate: Candidate) -> bool:
         """Whether the candidate's key is aside, or is being tried by somebody else just now."""
-        rest = self._rest_of(candidate.key)
+        rest = self.rest_of(candidate.key)
         if rest is None:
             return False
         moment = self._clock()
         return moment < rest.until or moment < self._probed.get(rest.key_id, 0.0)
 
-    def rest_of(self, candidate: Candidate) -> KeyRest | None:
-        """Since when, until when and why the candidate's key is aside; it stays so until it has answered again."""
-        return self._rest_of(candidate.key)
-
-    def _rest_of(self, key: Key | None) -> KeyRest | None:
+    def rest_of(self, key: Key | None) -> KeyRest | None:
+        """Since when, until when and why a key is aside; it stays so until it has answered again."""
         rest = self._catalogue.current().rests.get(key.id) if key else None
         return rest if rest is not None and key is not None and rest.hint == key.hint else None
 
@@ -84,14 +81,14 @@ class KeyRing:
         return [
             (provider, rest)
             for provider, key in keys.values()
-            if (rest := self._rest_of(key)) is not None and moment < rest.until
+            if (rest := self.rest_of(key)) is not None and moment < rest.until
         ]
 
     # -- what the attempts tell ---------------------------------------------------------------------------------------
 
     def begun(self, candidate: Candidate) -> None:
         """A call goes out with this key; of one that was aside it is the try."""
-        if rest := self._rest_of(candidate.key):
+        if rest := self.rest_of(candidate.key):
             self._probed[rest.key_id] = self._clock() + PROBE_EVERY_S
 
     def failed(self, candidate: Candidate, failure: ProviderFailure) -> None:
@@ -99,14 +96,14 @@ class KeyRing:
         key = candidate.key
         if key is None or not failure.key_at_fault:
             return
-        rest = self._rest_of(key)
+        rest = self.rest_of(key)
         if rest is not None and self._clock() < rest.until:
             return
         self._change(lambda session: self._put_aside(session, candidate.provider.id, key, failure))
 
     def worked(self, candidate: Candidate) -> None:
         """The key is taken again; costs a look at the picture for all those that never failed."""
-        rest = self._rest_of(candidate.key)
+        rest = self.rest_of(candidate.key)
         if rest is None:
             return
         self._probed.pop(rest.key_id, None)
