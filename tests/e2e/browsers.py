@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,14 @@ class Seen:
     dialogs: list[str] = field(default_factory=list)
     answers: str | None = None
     """What is typed into a `prompt`; None: what stands there."""
+
+    def eventually(self, expression: str, arg: Any = None, seconds: float = 30) -> None:
+        """Wait until an expression holds in the page. Playwright's own wait asks by ``eval`` there after its first
+        try, which our policy forbids; ``evaluate`` asks from outside."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(expression, arg):
+            assert time.monotonic() < end, f"not so within {seconds} s: {expression}"
+            self.page.wait_for_timeout(50)
 
     def strangers(self, home: str) -> set[str]:
         """What was asked of anybody but us."""

@@ -95,6 +95,17 @@ class OwnPostgres:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'gateway' AND pid <> pg_backend_pid()"
         return int(self.execute(query)[0][0])
 
+    def fill(self, stack: contextlib.ExitStack, wanted: int) -> None:
+        """So many connections for the stack to close; a gateway that holds one of them loses it."""
+        held = [stack.enter_context(self.connect())]
+        until = time.monotonic() + 10
+        while len(held) < wanted:
+            try:
+                held.append(stack.enter_context(self.connect()))
+            except psycopg.OperationalError:
+                assert time.monotonic() < until, f"{len(held)} of {wanted} connections"
+                held[0].execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'gateway'")
+
     def pids(self) -> list[int]:
         """The postmaster and all its processes."""
         postmaster = int((self.folder / "postmaster.pid").read_text().split()[0])

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.e2e import servers
 from tests.e2e.administrators import WIDTHS, Administrator, gateway_with_administrators
-from tests.e2e.browsers import chromium, looked_at
+from tests.e2e.browsers import Seen, chromium, looked_at
 from tests.e2e.outages import eventually
 from tests.e2e.workers import workers
 from tests.people import PASSWORD
@@ -102,7 +102,7 @@ class Photographer:
         """Gives the page's heading."""
         self.page.goto(self.gateway.url + address)
         self.page.wait_for_load_state("load")
-        self.page.wait_for_function("!document.querySelector('.htmx-request, [aria-busy=true]')")
+        Seen(self.page).eventually("!document.querySelector('.htmx-request, [aria-busy=true]')")
         SCENES.get(name, lambda _: None)(self.page)
         self.page.evaluate("document.fonts.ready")
         viewport = self.page.viewport_size

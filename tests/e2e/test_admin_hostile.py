@@ -213,7 +213,7 @@ def test_even_as_a_part_of_a_page_it_would_not_run(
         seen.page.goto(f"{gateway.url}/admin/sign-in")
         seen.page.evaluate(PUT_IN, payload)
         if ACTS.search(payload) and not INERT.search(payload):
-            seen.page.wait_for_function("window.blocked.length > 0")
+            seen.eventually("window.blocked.length > 0")
         assert seen.dialogs == []
         assert seen.page.url == f"{gateway.url}/admin/sign-in"
 

@@ -40,7 +40,7 @@ def test_the_overview_is_sound(gateway: servers.Gateway, browser: Any, look: dic
         administrator = Administrator(gateway, seen)
         administrator.signs_in("ann")
         administrator.goes("overview?span=month")
-        seen.page.wait_for_function("document.querySelector('#chart-requests').height > 150")
+        seen.eventually("document.querySelector('#chart-requests').height > 150")
         administrator.finds_all_sound(["overview?span=month"])
 
 
@@ -72,8 +72,8 @@ def test_it_renews_itself_and_the_keyboard_stays_where_it_is(gateway: servers.Ga
             columns = [row[1] for row in database.execute("PRAGMA table_info(calls)") if row[1] not in ("id", "rolled")]
             names = ", ".join(columns)
             database.execute(f"INSERT INTO calls (id, {names}) SELECT max(id) + 1, {names} FROM calls")
-        seen.page.wait_for_function(
-            "wanted => document.querySelector('.tiles dd').textContent.replace(',', '') === wanted", arg=str(before + 1)
+        seen.eventually(
+            "wanted => document.querySelector('.tiles dd').textContent.replace(',', '') === wanted", str(before + 1)
         )
         assert seen.page.evaluate("document.activeElement.id") == "all-model"
         assert {"x-unattended": "1"}.items() <= asked[-1].items()  # nobody's sign-in is lengthened

@@ -102,7 +102,7 @@ def test_two_models_answer_side_by_side_each_with_its_time_and_cost(
 def test_an_answer_is_stopped_and_what_came_stays(root: Administrator, upstream: RemoteUpstream) -> None:
     upstream.script(faults.text(POEM) + faults.gap(4, 30), times=1)
     says(root, "Hello")
-    root.page.wait_for_function("document.querySelector('#pane-0 .turn.assistant .words')?.textContent.length > 3")
+    root.seen.eventually("document.querySelector('#pane-0 .turn.assistant .words')?.textContent.length > 3")
     root.page.click("#stop")
     turn = answered(root)
     assert "Stopped." in turn.locator(".fault").inner_text()
@@ -116,7 +116,7 @@ def test_the_keyboard_alone_sends_and_stops(root: Administrator, upstream: Remot
     root.page.focus("#f-message")
     root.page.keyboard.type("Hello")
     root.page.keyboard.press("Control+Enter")
-    root.page.wait_for_function("document.querySelector('#pane-0 .turn.assistant .words')?.textContent.length > 3")
+    root.seen.eventually("document.querySelector('#pane-0 .turn.assistant .words')?.textContent.length > 3")
     root.page.keyboard.press("Escape")
     assert "Stopped." in answered(root).locator(".fault").inner_text()
     assert root.page.evaluate("document.activeElement.id") == "f-message"

@@ -183,8 +183,7 @@ def test_a_database_that_is_full_of_connections_is_not_stormed(
     postgres.start()
     before, refused = settled(postgres), postgres.log().count("too many clients")
     with contextlib.ExitStack() as stack:
-        for _ in range(9):
-            stack.enter_context(postgres.connect())
+        postgres.fill(stack, 9)
         with well.running(8):
             began = time.monotonic()
             time.sleep(SECONDS)
