@@ -16,6 +16,10 @@ STARTS_A_FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\ufeff\u200b\"';,]*[=+\-@|%
 """What makes a spreadsheet take a text for a formula, full-width forms too (OWASP, CSV injection); also behind what one
 skips, or splits cells at."""
 
+_SPLITS = re.compile(r"[;\t\r\n][\s\x00-\x1f\ufeff\u200b\"';,]*([=@＝＠]|[+\-＋－](?!\s))?")
+"""Where a reader that splits a table's lines at another character than the comma begins a cell, and what would start a
+formula there. A plus or minus before a blank is the bullet of a list, of which answers are full."""
+
 
 class RowStatus(StrEnum):
     OK = "ok"
@@ -86,6 +90,20 @@ def cell_safe(text: str) -> str:
     ("'=1+1", '1+1')
     """
     return f"'{text}" if STARTS_A_FORMULA.match(text) else text
+
+
+def table_safe(text: str) -> str:
+    """The text as a cell of a CSV file: also one that splits it at semicolons or tabs, as spreadsheets do in half of
+    Europe, or does not see that a line's end is quoted, finds no formula behind these.
+
+    >>> table_safe("=1"), table_safe("a;=1"), table_safe("a;b"), table_safe("- one")
+    ("'=1", "a;'=1", 'a;b', "'- one")
+    """
+    return _SPLITS.sub(_guarded, cell_safe(text))
+
+
+def _guarded(found: re.Match[str]) -> str:
+    return found[0] if found[1] is None else f"{found[0][:-1]}'{found[1]}"
 
 
 def fits_a_cell(text: str) -> bool:

@@ -31,7 +31,7 @@ from flaskllm.domain.batch import (
 from flaskllm.domain.chat import ChatRequest
 from flaskllm.domain.period import iso
 from flaskllm.domain.pricing import dollars_text, to_dollars
-from flaskllm.domain.spreadsheet import cell_safe
+from flaskllm.domain.spreadsheet import table_safe
 from flaskllm.errors import MOST_TOLD, Detail, InvalidRequest, invalid, invalid_for
 from flaskllm.wire import shapes
 from flaskllm.wire.checks import Check, faults_of, integer, text
@@ -367,9 +367,9 @@ def write_table(items: Iterable[Item]) -> Iterator[bytes]:
         words = (found.text, found.finish_reason, found.model) if found else ("", None, None)
         error = (found.error_code, found.error_message) if found else (None, None)
         yield _row([
-            item.index, cell_safe(item.custom_id or ""), found.state if found else PENDING,
-            *(cell_safe(word or "") for word in words), *(tokens.get(name, "") for name in TOKEN_COLUMNS), cost,
-            *(cell_safe(word or "") for word in error),
+            item.index, table_safe(item.custom_id or ""), found.state if found else PENDING,
+            *(table_safe(word or "") for word in words), *(tokens.get(name, "") for name in TOKEN_COLUMNS), cost,
+            *(table_safe(word or "") for word in error),
         ])  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from flaskllm.domain.pricing import dollars_text, to_dollars
-from flaskllm.domain.spreadsheet import cell_safe
+from flaskllm.domain.spreadsheet import table_safe
 from flaskllm.domain.usage import BUCKETS, PIECES
 from flaskllm.errors import invalid
 from flaskllm.wire import xlsx
@@ -125,7 +125,7 @@ def write_csv(report: Any) -> str:
     writer = csv.writer(lines, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow([*columns, *SUM_COLUMNS])
     for group, held in report.series:
-        writer.writerow([*(cell_safe(group[name] or "") for name in columns), *_flat(_sums(held)).values()])
+        writer.writerow([*(table_safe(group[name] or "") for name in columns), *_flat(_sums(held)).values()])
     return lines.getvalue()
 
 

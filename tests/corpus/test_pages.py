@@ -1,6 +1,7 @@
 """``pages.json`` as far as it needs no browser: other sites' forms, origins, exports as tables, the document.
 
-Its other ``xss`` cases are played in Chromium by ``tests/e2e/test_admin_hostile.py``.
+Its other ``xss`` cases are played in Chromium by ``tests/e2e/test_admin_hostile.py``, and ``csv`` there once more by
+``test_admin_exports.py``.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ def test_only_the_origin_that_was_named_may_call(case: dict[str, Any], make_app:
 
 STARTS_A_FORMULA = re.compile(r"\s*[=+\-@|%＝＋－＠]|[\t\r]")
 """Written apart from the gateway's own, which looks behind more."""
+SPLIT = {"CSV-021": "';'=1+1"}
+"""Where spreadsheets that split at semicolons would begin a cell."""
 NUMBERS = {"index", "prompt_tokens", "completion_tokens", "total_tokens", "cost", "requests", "errors"}
 
 
@@ -126,6 +129,17 @@ def cell_of(case: dict[str, Any]) -> str:
 def can_name(cell: str) -> bool:
     """Whether the doors take it for a name: one line, of so many characters."""
     return len(cell) <= LONGEST_ID and cell.isprintable()
+
+
+def kept_of(case: dict[str, Any]) -> str:
+    """As it is stored: not every database holds a NUL, and what stands there shows that something did."""
+    return cell_of(case).replace("\0", "\ufffd")
+
+
+def neutral_of(case: dict[str, Any]) -> str:
+    """As a table has it."""
+    kept = kept_of(case)
+    return SPLIT.get(case["id"], f"'{kept}" if STARTS_A_FORMULA.match(kept.lstrip('"')) else kept)
 
 
 @pytest.fixture(scope="module")
@@ -196,13 +210,12 @@ def test_a_table_starts_no_formula_and_loses_nothing(case: dict[str, Any], expor
     (`tests.wire.test_xlsx.cells` refuses a formula)."""
     cell, row = cell_of(case), exports.table[exports.places[case["id"]]]
     line = exports.lines[exports.places[case["id"]]]
-    kept = cell.replace("\0", "\ufffd")  # not every database holds it; what stands there shows that something did
-    assert line["text"] == kept
-    assert row["text"] in (kept, f"'{kept}")
+    assert line["text"] == kept_of(case)
+    assert row["text"] == neutral_of(case)
     if can_name(cell):
         assert line["custom_id"] == cell
-        assert row["custom_id"] in (cell, f"'{cell}")
-        assert {one["token_name"] for one in exports.usage} & {cell, f"'{cell}"}
+        assert row["custom_id"] == neutral_of(case)
+        assert neutral_of(case) in {one["token_name"] for one in exports.usage}
         assert ("text", cell) in [found for cells_ in exports.book for found in cells_]
     for name, value in [*row.items(), *(pair for one in exports.usage for pair in one.items())]:
         if name in exports.numbers:

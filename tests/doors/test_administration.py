@@ -623,7 +623,8 @@ def test_usage_as_a_table_starts_no_formula(app: Flask, root: Person, used: Any)
     assert "attachment" in answer.headers["Content-Disposition"]
     head, *rows = csv.reader(io.StringIO(answer.get_data(as_text=True), newline=""), strict=True)
     assert head[:3] == ["model", "requests", "errors"]
-    assert sorted(row[0] for row in rows) == sorted([f"'{name}" for name in starts[:-1]] + starts[-1:])
+    safe = [f"'{name[0]}'=1" if name in ("\t=1", "\n=1", ";=1") else f"'{name}" for name in starts[:-1]]
+    assert sorted(row[0] for row in rows) == sorted(safe + starts[-1:])
     assert '""quoted""' in answer.get_data(as_text=True)
 
 
