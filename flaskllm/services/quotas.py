@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -54,10 +54,11 @@ class BudgetView:
 
 @dataclass(frozen=True, slots=True)
 class QuotaView:
-    """A quota's row, and its budgets as they stand."""
+    """A quota's row, and its budgets as they stand. ``name``: whose it is, users by their user names."""
 
     row: QuotaRow
     budgets: tuple[BudgetView, ...]
+    name: str
 
 
 class QuotaService:
@@ -113,17 +114,11 @@ class QuotaService:
                 for budget in _quota(row).budgets
             ]
             sums = repository.spent_of(session, [key for _, _, key in held])
-            full = [
-                Filled("quota", subject, subject.partition(":")[2], budget.amount, budget.period, sums[key][0])
+            return [
+                Filled("quota", subject, _name_of(session, subject), budget.amount, budget.period, sums[key][0])
                 for subject, budget, key in held
                 if sums.get(key, (0, 0))[0] >= max(1, share * budget.amount)
             ]
-            return [self._named(session, one) for one in full]
-
-    @staticmethod
-    def _named(session: Session, budget: Filled) -> Filled:
-        user = get_user(session, budget.name) if budget.id.startswith("user:") else None
-        return replace(budget, name=user.username) if user else budget
 
     def get(self, subject: str) -> QuotaView:
         """Raises `NotFound`."""
@@ -141,7 +136,7 @@ class QuotaService:
             raised = alerts.get(key)
             alerted = None if raised is None else datetime.fromtimestamp(raised / 1000, UTC)
             views.append(BudgetView(budget, key[1], spent, reserved, alerted))
-        return QuotaView(row, tuple(views))
+        return QuotaView(row, tuple(views), _name_of(session, row.subject))
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -189,16 +184,24 @@ class QuotaService:
         if kind == "user" and get_user(session, name) is None:
             raise NotFound("There is no such user.")
         if kind == "model" and not _has_model(self._catalogue(), name):
-            raise invalid("subject", "must name a model that there is, as model:provider/name")
+            raise invalid("subject", "must name a model that there is: its provider, a slash, its name")
 
 
 def _kind_of(subject: str) -> str:
     kind, _, name = subject.partition(":")
     if subject == INSTALLATION:
         return INSTALLATION
-    if kind in FIELDS_OF and kind != INSTALLATION and name and not (kind == "tag" and len(name) > LONGEST_TAG):
+    if kind == "tag" and len(name) > LONGEST_TAG:
+        raise invalid("subject", f"must name a tag of at most {LONGEST_TAG} characters")
+    if kind in FIELDS_OF and kind != INSTALLATION and name:
         return kind
     raise invalid("subject", "must be installation, user:{id}, tag:{tag} or model:{provider}/{name}")
+
+
+def _name_of(session: Session, subject: str) -> str:
+    kind, _, name = subject.partition(":")
+    user = get_user(session, name) if kind == "user" else None
+    return user.username if user else name
 
 
 def _has_model(catalogue: Catalogue, name: str) -> bool:

@@ -14,6 +14,7 @@ from flaskllm.domain.audit import SYSTEM
 from flaskllm.extensions import db
 from flaskllm.repositories import rollups
 from flaskllm.repositories.database import Database
+from flaskllm.repositories.postgresql import patience
 from flaskllm.services.overview import WINDOWS
 from flaskllm.wiring import prepare_database
 from tests.actors import Caller
@@ -188,7 +189,7 @@ def a_year(request: pytest.FixtureRequest, make_app: MakeApp) -> Flask:
         prepare_database(app)
     with_calls(app, 20_000, within=timedelta(days=365))
     zone, count = app.extensions["flaskllm"].rollups.zone, 1
-    with app.app_context():
+    with app.app_context(), patience(None):
         while count:  # in larger steps than beside other writers
             with Database(db.engine).transaction() as session:
                 count = rollups.roll(session, zone, most=2000)

@@ -15,7 +15,10 @@ from tests.people import PASSWORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PAGES = ("people", "people/new", "tokens", "tokens/new", "tokens/new?workbook=1", "audit", "session")
+PAGES = (
+    "people", "people/new", "tokens", "tokens/new", "tokens/new?workbook=1", "audit", "session", "quotas", "quotas/new",
+    "quotas/new?kind=user", "quotas/one?subject=installation",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,10 @@ def founded(gateway: servers.Gateway, browser: Any) -> servers.Gateway:
         seen.page.wait_for_url(gateway.url + FIRST_PAGE)
         administrator.goes("audit")
         assert seen.page.locator("#rows tr").first.inner_text().split()[2:4] == ["root", "user.create"]
+        administrator.goes("quotas/new?kind=installation")
+        seen.page.fill("#f-amount_month", "250")
+        seen.page.click("text=Make the quota")
+        seen.page.wait_for_url("**/quotas/one?subject=installation")
     gateway.flask("users", "create", "ann", "ann@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
     return gateway
 
@@ -64,11 +71,13 @@ def test_every_page_is_sound(founded: servers.Gateway, browser: Any, look: dict[
 def test_a_wrong_password_is_told_and_the_keyboard_alone_gets_in(founded: servers.Gateway, browser: Any) -> None:
     with looked_at(browser) as seen:
         seen.page.goto(f"{founded.url}/admin/session")
+        seen.eventually("document.activeElement.id === 'f-username'")
         seen.page.keyboard.type("root")
         seen.page.keyboard.press("Tab")
         seen.page.keyboard.type("Wrong12345")
         seen.page.keyboard.press("Enter")
         seen.page.wait_for_selector("[role=alert]")
+        seen.eventually("document.activeElement.id === 'f-password'")
         seen.page.keyboard.type(PASSWORD)
         seen.page.keyboard.press("Enter")
         seen.page.wait_for_url("**/admin/session")
@@ -166,3 +175,29 @@ def test_an_account_is_made_and_the_list_goes_on_in_place(root: Administrator) -
     root.page.wait_for_selector("#rows tr:nth-child(5)")
     assert root.page.locator("#more a").count() == 0
     assert root.page.locator("#rows tr").count() == 5
+
+
+def test_a_team_is_given_a_budget_that_is_raised_and_taken_away(root: Administrator) -> None:
+    page = root.page
+    root.goes("quotas")
+    page.click("text=New quota")
+    page.click("main >> text=A tag")
+    page.fill("#f-name", "team-a")
+    page.fill("#f-amount_day", "five")
+    page.click("text=Make the quota")
+    assert page.locator("#e-amount_day").inner_text() != ""
+    assert page.input_value("#f-name") == "team-a"
+    page.fill("#f-amount_day", "5")
+    page.select_option("#f-kind_day", "soft")
+    page.click("text=Make the quota")
+    page.wait_for_url("**/quotas/one?subject=tag:team-a")
+    page.fill("#f-amount_day", "7.5")
+    page.click("text=Save")
+    page.click("text=All quotas")
+    row = page.locator("#rows tr", has_text="Tag team-a")
+    assert "$0.00 of $7.50 a day, soft" in row.inner_text()
+    row.locator("a").click()
+    page.click("text=Delete the quota")
+    page.wait_for_url("**/admin/quotas")
+    assert row.count() == 0
+    assert root.seen.dialogs == ["Delete this quota?"]

@@ -36,7 +36,12 @@ NAVIGATION = (
         ("admin.show_playground", "Playground"),
     ),
     (("admin.list_batches", "Batches"), ("admin.list_requests", "Requests"), ("admin.show_usage", "Usage")),
-    (("admin.list_people", "People"), ("admin.list_tokens", "Tokens"), ("admin.list_audit", "Audit")),
+    (
+        ("admin.list_people", "People"),
+        ("admin.list_tokens", "Tokens"),
+        ("admin.list_quotas", "Quotas"),
+        ("admin.list_audit", "Audit"),
+    ),
     (("admin.read_session", "Your sign-in"),),
 )
 """What stands in the column at the side, in groups: endpoint and words."""
