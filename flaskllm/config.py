@@ -385,7 +385,7 @@ class Settings:
 
     worker_concurrency: int = var("WORKER_CONCURRENCY", integer(1, 1000), "200", "batch items that one worker process asks at once; never more than WEB_THREADS less 8")
     batch_item_timeout: float = var("BATCH_ITEM_TIMEOUT", seconds(0.1, 3600), "300", "deadline of one batch item, all attempts together")
-    batch_lease: float = var("BATCH_LEASE", seconds(0.5, 600), "25", "how long batch items stay with a worker that says nothing; renewed five times in that time")
+    batch_lease: float = var("BATCH_LEASE", seconds(0.5, 600), "15", "how long batch items stay with a worker that says nothing; renewed five times in that time")
 
     openai_api_key: Secret | None = var("OPENAI_API_KEY", secret, None, "switches openai on", secret=True, section="Providers: a key switches one on")
     openai_model: str = var("OPENAI_MODEL", MODEL_NAME, "gpt-4", "its default model")

@@ -534,7 +534,7 @@ def _write(connection: Connection, operations: Sequence[Any]) -> None:
 
 def _chores_of(idempotency: Idempotency, batches: BatchService, lease_s: float) -> list[Chore]:
     return [
-        Chore("batch reaper", min(10.0, lease_s / 2), batches.reap),
+        Chore("batch reaper", min(5.0, lease_s / 2), batches.reap),
         Chore("batches", 300.0, batches.sweep),
         Chore("idempotency leases", 10.0, idempotency.renew),
         Chore("idempotent answers", 60.0, idempotency.sweep),
