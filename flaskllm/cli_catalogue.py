@@ -23,6 +23,7 @@ from flaskllm.services.provider_check import OPERATOR, TRY_SECONDS
 from flaskllm.wire.providers import write_check
 from flaskllm.wiring import seeder
 
+NOT_OPENED = "cannot be opened by any key of LLM_GATEWAY_ENCRYPTION_KEY."
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -110,7 +111,7 @@ def _call() -> CallContext:
 
 @click.group("keys")
 def keys_group() -> None:
-    """The keys that providers' keys are encrypted with."""
+    """The keys that encrypt what the database must not know."""
 
 
 @keys_group.command("rotate")
@@ -118,19 +119,24 @@ def keys_group() -> None:
 @click.pass_context
 @with_appcontext
 def rotate_keys(context: click.Context, *, as_json: bool) -> None:
-    """Encrypt every provider's key anew under the first of LLM_GATEWAY_ENCRYPTION_KEY; safe to run again.
+    """Encrypt providers' keys, and what is stored of calls, anew under the first of LLM_GATEWAY_ENCRYPTION_KEY.
 
-    Put the new key first, before the old one, and restart; then run this. The old one may stay at the end of the list:
-    older rows of the audit trail are verified with it. Exit status 1 where a key cannot be opened by any of the list.
+    Put the new key first, before the old one, and restart; then run this, under traffic and as often as you like. The
+    old one may stay at the end of the list: older rows of the audit trail are verified with it. Exit status 1 where
+    something cannot be opened by any key of the list.
     """
     try:
-        done = services.provider_keys.rotate(at_the_shell())
+        keys = services.provider_keys.rotate(at_the_shell())
+        bodies = services.bodies.rotate(at_the_shell())
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if as_json:
-        click.echo(json.dumps(asdict(done), indent=2))
+        click.echo(json.dumps({**asdict(keys), "bodies": asdict(bodies)}, indent=2))
     else:
-        click.echo(f"{done.renewed} encrypted anew, {done.current} were so already.")
-        for key_id in done.lost:
-            click.echo(f"{key_id} cannot be opened by any key of LLM_GATEWAY_ENCRYPTION_KEY.", err=True)
-    context.exit(1 if done.lost else 0)
+        click.echo(f"Keys of providers: {keys.renewed} encrypted anew, {keys.current} were so already.")
+        click.echo(f"Questions and answers: {bodies.renewed} encrypted anew, {bodies.current} were so already.")
+        for key_id in keys.lost:
+            click.echo(f"{key_id} {NOT_OPENED}", err=True)
+        if bodies.lost:
+            click.echo(f"{bodies.lost} of the stored questions and answers {NOT_OPENED}", err=True)
+    context.exit(1 if keys.lost or bodies.lost else 0)

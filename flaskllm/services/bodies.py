@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flaskllm.domain.audit import Actor
@@ -21,6 +23,18 @@ from flaskllm.services.audit import AuditTrail
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
+LOOKED_AT, RENEWED = 500, 16
+"""Rows of which one query asks who sealed them, and those that are sealed anew in one transaction: they may have a
+megabyte each."""
+
+
+@dataclass(slots=True)
+class Resealing:
+    """What sealing anew came to: bodies written, bodies that were so already, and those that nobody can open."""
+
+    renewed: int = 0
+    current: int = 0
+    lost: int = 0
 
 
 class Sealer:
@@ -35,6 +49,14 @@ class Sealer:
     def open(self, sealed: str, *, user_id: str, request_id: str) -> Body:
         """Raises `Undecryptable`."""
         return Body.from_json(self._vault.decrypt(sealed, context=_context(user_id, request_id)))
+
+    def is_current(self, sealed: str) -> bool:
+        """Whether the first key sealed it; its beginning is enough to tell."""
+        return self._vault.is_current(sealed)
+
+    def renew(self, sealed: str, *, user_id: str, request_id: str) -> str:
+        """The same under the first key. Raises `Undecryptable`."""
+        return self._vault.renew(sealed, context=_context(user_id, request_id))
 
 
 def _context(user_id: str, request_id: str) -> str:
@@ -84,3 +106,56 @@ class BodyService:
             with self._database.transaction() as session:
                 if repository.forget_before(session, before) < repository.AT_ONCE:
                     return
+
+    # -- our own key changes ------------------------------------------------------------------------------------------
+
+    def rotate(self, actor: Actor) -> Resealing:
+        """Seal all that is stored anew under the first of our encryption keys, a few rows in each transaction.
+
+        Whoever breaks it off begins again where it ended: what was sealed anew stays so, and is passed over. Ids grow
+        with time, so that what is written meanwhile under an older key is come to as well.
+        """
+        done = Resealing()
+        try:
+            for stale in self._stale(done):
+                self._renew(stale, done)
+        finally:
+            if done.renewed:
+                with self._database.transaction() as session:
+                    self._audit.record(session, actor, "bodies.rotate", "bodies", None, {"renewed": done.renewed})
+        return done
+
+    def _stale(self, done: Resealing) -> Iterator[Sequence[int]]:
+        """The calls whose bodies another key has sealed, some at a time; the others are counted."""
+        last = 0
+        while True:
+            with self._database.reading() as session:
+                found = repository.beginnings(session, last, LOOKED_AT)
+            if not found:
+                return
+            last = found[-1][0]
+            stale = [call_id for call_id, begins in found if not self._sealer.is_current(begins)]
+            done.current += len(found) - len(stale)
+            for start in range(0, len(stale), RENEWED):
+                yield stale[start : start + RENEWED]
+
+    def _renew(self, call_ids: Sequence[int], done: Resealing) -> None:
+        """No transaction is open while they are opened and sealed: nobody waits for that."""
+        with self._database.reading() as session:
+            rows = repository.sealed_of(session, call_ids)
+        stale = [row for row in rows if not self._sealer.is_current(row.sealed)]  # another may be at it as well
+        fresh = [(row, sealed) for row in stale if (sealed := self._renewed(row)) is not None]
+        done.current += len(rows) - len(stale)
+        done.lost += len(stale) - len(fresh)
+        with self._database.transaction() as session:
+            written = sum(repository.swap_sealed(session, row.call_id, row.sealed, sealed) for row, sealed in fresh)
+        done.renewed += written
+
+    def _renewed(self, row: repository.Sealed) -> str | None:
+        """None where nobody can open it."""
+        if row.user_id is None or row.request_id is None:
+            return None
+        try:
+            return self._sealer.renew(row.sealed, user_id=row.user_id, request_id=row.request_id)
+        except Undecryptable:
+            return None

@@ -69,7 +69,7 @@ class Rotation:
 
 
 class KeyService:
-    """``/providers/{id}/keys`` and ``flask keys rotate``."""
+    """``/providers/{id}/keys`` and the providers' part of ``flask keys rotate``."""
 
     def __init__(self, desk: CatalogueDesk, vault: Vault) -> None:
         self._desk = desk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -242,3 +243,32 @@ def test_what_is_old_is_forgotten_also_after_it_was_switched_off(make_app: MakeA
 
 def test_the_housekeeper_sees_to_that(storing: Flask) -> None:
     assert "bodies" in [chore.name for chore in storing.extensions["flaskllm"].housekeeper._chores]
+
+
+# -- sealed anew ------------------------------------------------------------------------------------------------------
+
+OLD, NEW = (f"{name}-key-of-this-gateway-0123456789" for name in ("old", "new"))
+
+
+def rotated(app: Flask, *options: str) -> Any:
+    return app.test_cli_runner().invoke(args=["keys", "rotate", *options])
+
+
+def test_what_was_stored_is_read_without_the_old_key_once_the_command_has_run(make_app: MakeApp) -> None:
+    first = make_app(STORE_PROMPTS="true", LLM_GATEWAY_ENCRYPTION_KEY=OLD)
+    address = first.config["SQLALCHEMY_DATABASE_URI"]
+    Caller.on(first).chat(SECRET, model="demo")
+    (call_id,) = calls(first)
+    without = make_app(LLM_GATEWAY_ENCRYPTION_KEY=NEW, DATABASE_URL=address)
+    root = Visitor.admin(without)
+    assert look(root, call_id).status_code == 404
+    told = rotated(without)
+    assert (told.exit_code, SECRET in told.output) == (1, False)
+    assert "1 of the stored questions and answers cannot be opened by any key" in told.stderr
+    both = make_app(LLM_GATEWAY_ENCRYPTION_KEY=f"{NEW},{OLD}", DATABASE_URL=address)
+    done = rotated(both, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["bodies"]) == (0, {"renewed": 1, "current": 0, "lost": 0})
+    assert SECRET in words(look(root, call_id))
+    assert rotated(both).stdout.splitlines()[1] == "Questions and answers: 0 encrypted anew, 1 were so already."
+    entry = next(one for one in without.extensions["flaskllm"].audit.list(limit=50)[0] if one.action == "bodies.rotate")
+    assert (entry.target, entry.after) == ("bodies", '{"renewed":1}')

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from flaskllm.domain.audit import Actor, at_the_shell, facts_text, masked
-from flaskllm.extensions import Base
 from flaskllm.models.types import now
 from flaskllm.repositories.audit import HEAD
-from flaskllm.repositories.database import Database, set_sqlite_pragmas
+from flaskllm.repositories.database import Database
 from flaskllm.security import ChainKeys
 from flaskllm.services.audit import AuditTrail
-from tests.databases import database_addresses
+from tests.databases import database_addresses, with_tables
 
 KEY, OTHER_KEY = "k3Yr9vQ2mZ7pX4tB8nL1wS6dF0hJ5cGa", "zT5uJ8xC1qW4eR7tY0uI3oP6aS9dF2gH"
 ALICE = Actor("11111111-1111-4111-8111-111111111111", "alice", "192.0.2.7", "request-1")
@@ -30,16 +29,8 @@ ALICE = Actor("11111111-1111-4111-8111-111111111111", "alice", "192.0.2.7", "req
 
 @pytest.fixture(params=database_addresses())
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    import flaskllm.models
-
-    assert flaskllm.models.__all__
-    engine = create_engine(request.param(tmp_path))
-    if engine.dialect.name == "sqlite":
-        set_sqlite_pragmas(engine, journal_mode="wal", synchronous="NORMAL")
-    Base.metadata.drop_all(engine)
-    Base.metadata.create_all(engine)
-    yield Database(engine)
-    engine.dispose()
+    with with_tables(request.param(tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
