@@ -260,7 +260,7 @@ def test_anybodys_job_is_cancelled_under_the_administrators_name(
     root: Visitor, alice: Principal, submission: Submission
 ) -> None:
     job = sent(root, alice, asked("one", Ended("completed", text="there")), asked("two"), submission=submission)
-    done = root.post(f"/admin/batches/{job.id}/cancel")
+    done = root.sure(f"/admin/batches/{job.id}/cancel")
     assert (done.status_code, done.headers["Location"]) == (303, f"/admin/batches/{job.id}")
     now = root.services.batches.get(alice, job.id)
     assert (now.status, now.completed, now.cancelled) == ("cancelled", 1, 1)
@@ -268,7 +268,7 @@ def test_anybodys_job_is_cancelled_under_the_administrators_name(
     entry = last_entry(root)
     assert (entry.actor_name, entry.action, entry.target) == ("root", "batch.cancel", f"batch:{job.id}")
     assert (json.loads(entry.before), json.loads(entry.after)) == ({"status": "queued"}, {"status": "cancelling"})
-    refused = root.post(f"/admin/batches/{job.id}/cancel")
+    refused = root.sure(f"/admin/batches/{job.id}/cancel")
     assert (refused.status_code, f"Batch {job.id[:8]}" in words(refused)) == (409, True)
     assert "there is nothing to cancel" in words(refused)
     assert last_entry(root).number == entry.number
@@ -298,7 +298,7 @@ def test_failed_items_are_asked_again_and_it_is_told_once(root: Visitor, alice: 
 @pytest.mark.parametrize("submission", [FILE, RANGE])
 def test_what_was_given_out_is_not_tried_again(root: Visitor, alice: Principal, submission: Submission) -> None:
     job = sent(root, alice, asked("one", BROKEN), asked("two"), submission=submission)
-    root.post(f"/admin/batches/{job.id}/cancel")
+    root.sure(f"/admin/batches/{job.id}/cancel")
     assert "failed again" not in words(root.get(f"/admin/batches/{job.id}"))
     refused = root.post(f"/admin/batches/{job.id}/retry")
     assert (refused.status_code, root.services.batches.get(alice, job.id).failed) == (409, 1)
@@ -308,7 +308,7 @@ def test_what_is_not_there_is_a_page_that_says_so(root: Visitor) -> None:
     for path in ("none", "none/results"):
         assert root.get(f"/admin/batches/{path}", status=404).mimetype == "text/html"
     for act in ("cancel", "retry"):
-        assert root.post(f"/admin/batches/none/{act}").status_code == 404
+        assert root.sure(f"/admin/batches/none/{act}").status_code == 404
     root.get("/admin/batches?after=none", status=400)
 
 

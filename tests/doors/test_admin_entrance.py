@@ -209,7 +209,7 @@ def test_signing_out_everywhere_ends_every_browser_and_every_program_of_this_acc
     same = Visitor(app)
     same.sign_in()
     access = root.services.accounts.login("root", PASSWORD).access_token
-    root.post("/admin/sign-out-everywhere")
+    root.sure("/admin/sign-out-everywhere")
     assert is_led_to_the_entrance(same.http.get("/admin/audit"))
     assert root.http.get("/api/profile", headers={"Authorization": f"Bearer {access}"}).status_code == 401
     other.get("/admin/audit")

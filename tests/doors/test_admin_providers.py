@@ -208,8 +208,8 @@ def test_a_provider_is_switched_off_and_on(visitor: Visitor) -> None:
 
 def test_a_provider_is_deleted_and_told_so(root: Visitor) -> None:
     own(root, "http://127.0.0.1:9/v1")
-    assert "data-confirm" in root.get("/admin/providers/own").text
-    assert root.post("/admin/providers/own/delete").headers["Location"] == "/admin/providers"
+    assert "Delete own with its models and keys?" in root.get("/admin/providers/own").text
+    assert root.sure("/admin/providers/own/delete").headers["Location"] == "/admin/providers"
     assert root.get("/admin/providers/own", status=404).mimetype == "text/html"
     assert entries(root)[0].action == "provider.delete"
 
@@ -261,8 +261,8 @@ def test_keys_are_added_replaced_and_removed_and_shown_as_masks_alone(root: Visi
     assert (entry.action, json.loads(entry.before)["key_value"], json.loads(entry.after)["key_value"]) == (
         "key.replace", "••••cdef", "••••3333",
     )  # fmt: skip
-    assert root.post(f"/admin/providers/own/keys/{keys[1].id}/delete").status_code == 303
-    assert root.post("/admin/providers/own/keys/none/delete").status_code == 404
+    assert root.sure(f"/admin/providers/own/keys/{keys[1].id}/delete").status_code == 303
+    assert root.sure("/admin/providers/own/keys/none/delete").status_code == 404
     text = root.get("/admin/providers/own").text + root.get("/admin/audit").text
     assert ("••••3333" in text, any(value in text for value in (KEY, second, third))) == (True, False)
     assert "1 to 4096" in fault(root.post("/admin/providers/own/keys", {"key_value": ""}), "key_value")
@@ -293,7 +293,7 @@ def test_a_key_put_aside_is_told_with_the_providers_words_and_put_back(visitor: 
     visitor.post(f"/admin/providers/openai/keys/{key.id}/put-back")
     assert entries(visitor)[0].number == entry.number
     assert visitor.post("/admin/providers/openai/keys/none/put-back").status_code == 404
-    assert visitor.post(f"/admin/providers/openai/keys/{key.id}/delete").status_code == 409
+    assert visitor.sure(f"/admin/providers/openai/keys/{key.id}/delete").status_code == 409
 
 
 def test_what_was_stored_is_shown_as_it_is_and_never_as_markup(root: Visitor) -> None:

@@ -56,11 +56,11 @@ def test_a_quota_is_made_shown_changed_and_deleted(root: Visitor) -> None:
     assert root.post("/admin/quotas/one", {**same, "amount_day": ""}).status_code == 303
     assert budgets(root, "tag:team-a") == [month]
     assert set(json.loads(entries(root)[0].after)) == {"budgets"}
-    gone = root.post("/admin/quotas/one/delete", {"subject": "tag:team-a"})
+    gone = root.sure("/admin/quotas/one/delete", {"subject": "tag:team-a"})
     assert (gone.status_code, gone.headers["Location"]) == (303, "/admin/quotas")
     root.get("/admin/quotas/one", query_string={"subject": "tag:team-a"}, status=404)
     assert root.post("/admin/quotas/one", same).status_code == 404
-    assert root.post("/admin/quotas/one/delete", same).status_code == 404
+    assert root.sure("/admin/quotas/one/delete", same).status_code == 404
 
 
 def test_somebody_is_named_by_the_name_that_people_know(root: Visitor) -> None:
@@ -136,7 +136,7 @@ def test_hostile_tags_are_shown_as_text(root: Visitor) -> None:
     for page in (root.get("/admin/quotas"), quota(root, subject)):
         assert PAYLOAD not in page.text
         assert f"Tag {PAYLOAD}" in words(page)
-    assert root.post("/admin/quotas/one/delete", {"subject": subject}).status_code == 303
+    assert root.sure("/admin/quotas/one/delete", {"subject": subject}).status_code == 303
 
 
 def test_what_is_spent_is_told_and_the_overview_leads_there(root: Visitor) -> None:

@@ -80,9 +80,9 @@ def test_the_shipped_ones_are_marked_and_a_change_stands_before_one(root: Visito
     form = shown_fields(root.get(path)) | {"description": ["Ours."]}
     assert root.post(path, form).status_code == 303
     assert "shipped, changed Version 2." in words(root.get(path))
-    assert root.post(f"{path}/delete").status_code == 303
+    assert root.sure(f"{path}/delete").status_code == 303
     assert templates(root).get("summary").shipped
-    refused = root.post(f"{path}/delete")
+    refused = root.sure(f"{path}/delete")
     assert (refused.status_code, "is shipped and cannot be deleted" in words(refused)) == (409, True)
 
 
@@ -221,21 +221,21 @@ def test_every_field_that_differs_is_told(root: Visitor) -> None:
 
 def test_an_old_version_is_restored_as_a_new_one(root: Visitor) -> None:
     three_versions(root)
-    assert root.post(f"{AT}/restore", {"version": "1"}).headers["Location"] == AT
+    assert root.sure(f"{AT}/restore", {"version": "1"}).headers["Location"] == AT
     held = templates(root).get("haiku")
     assert (held.version, held.user_text) == (4, "Write about {{ topic }}.\nNo rhymes.")
     assert last_entry(root).action == "template.update"
-    assert root.post(f"{AT}/restore", {"version": "9"}).status_code == 404
-    assert root.post(f"{AT}/restore", {"version": "x"}).status_code == 400
+    assert root.sure(f"{AT}/restore", {"version": "9"}).status_code == 404
+    assert root.sure(f"{AT}/restore", {"version": "x"}).status_code == 400
 
 
 def test_a_deleted_template_is_refused_and_can_be_restored(root: Visitor) -> None:
     three_versions(root)
-    assert root.post(f"{AT}/delete").headers["Location"] == f"{AT}/versions"
+    assert root.sure(f"{AT}/delete").headers["Location"] == f"{AT}/versions"
     root.get(AT, status=404)
     told = words(root.get(f"{AT}/versions"))
     assert ("has been deleted" in told, "deleted" in told) == (True, True)
-    assert root.post(f"{AT}/restore", {"version": "3"}).status_code == 303
+    assert root.sure(f"{AT}/restore", {"version": "3"}).status_code == 303
     assert templates(root).get("haiku").version == 5
     assert last_entry(root).action == "template.create"
 
@@ -250,7 +250,7 @@ def test_the_versions_are_paged_and_the_shipped_one_is_the_last(root: Visitor) -
     last = root.get(following[1])
     assert re.findall(r'name="to" value="(\d)"', first.text + last.text) == ["4", "3", "2", "1"]
     assert ("checked" in first.text, "checked" in last.text) == (True, False)
-    assert root.post(f"{path}/restore", {"version": "1"}).status_code == 303
+    assert root.sure(f"{path}/restore", {"version": "1"}).status_code == 303
     assert templates(root).get("summary").description == templates(root).version("summary", 1).description
     for missing in ("versions", "compare?from=1&to=2"):
         root.get(f"/admin/templates/named/nothing/{missing}", status=404)

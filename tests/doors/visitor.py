@@ -41,6 +41,10 @@ class Visitor:
         """Send a form as the page ``at`` would, with its token."""
         return self.http.post(path, data={"csrf": self.token(at), **(form or {})})
 
+    def sure(self, path: str, form: dict[str, Any] | None = None, *, at: str = "/admin/session") -> TestResponse:
+        """The same, where the form's question was answered with yes."""
+        return self.post(path, {"confirmed": "yes", **(form or {})}, at=at)
+
     def token(self, at: str = "/admin/session") -> str:
         found = re.search(r'name="csrf" value="([0-9a-f]+)"', self.http.get(at).text)
         assert found is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import servers
-from tests.e2e.administrators import FIRST_PAGE, LOOKS, PAYLOAD, WIDTHS, Administrator
+from tests.e2e.administrators import FIRST_PAGE, LOOKS, PAYLOAD, WIDTHS, Administrator, signed_in
 from tests.e2e.browsers import looked_at
 from tests.people import PASSWORD
 
@@ -200,4 +200,36 @@ def test_a_team_is_given_a_budget_that_is_raised_and_taken_away(root: Administra
     page.click("text=Delete the quota")
     page.wait_for_url("**/admin/quotas")
     assert row.count() == 0
-    assert root.seen.dialogs == ["Delete this quota?"]
+    assert root.seen.dialogs == ["Delete this quota: Tag team-a?"]
+
+
+def test_without_a_script_the_server_asks_before_a_token_is_revoked(founded: servers.Gateway, browser: Any) -> None:
+    with signed_in(founded, browser, "ann", java_script_enabled=False) as ann:
+        ann.goes("tokens/new")
+        ann.page.fill("#f-name", PAYLOAD)
+        ann.page.fill("#f-user_id", "ann")
+        ann.page.check("input[value=chat]")
+        ann.page.click("text=Make the token")
+        ann.goes("tokens")
+        ann.page.locator("#rows tr", has_text="ann").get_by_role("link").first.click()
+        token = ann.page.url
+        for answer, comes_to, state in (("No, back", token, "live"), ("Yes", token, "revoked")):
+            ann.page.click("form[action$=revoke] button")
+            ann.page.wait_for_selector("h1:has-text('Are you sure?')")
+            assert f"Revoke the token {PAYLOAD}?" in ann.page.locator("main").inner_text()
+            ann.page.get_by_text(answer, exact=True).click()
+            ann.page.wait_for_url(comes_to)
+            assert ann.page.locator(".state").first.inner_text() == state
+        assert (ann.seen.complaints, ann.seen.dialogs) == ([], [])
+
+
+def test_the_page_that_asks_is_sound(root: Administrator) -> None:
+    """A browser without scripts cannot be asked that."""
+    root.goes("session")
+    root.page.evaluate("document.querySelector('input[name=question]').remove()")
+    root.page.click("text=Sign out everywhere")
+    root.page.wait_for_selector("h1:has-text('Are you sure?')")
+    root.finds_it_sound("sure")
+    root.page.click("text=No, back")
+    root.page.wait_for_url("**/admin/session")
+    assert root.seen.dialogs == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 
 from flaskllm.blueprints._browser import (
     MOST_FORM_BYTES,
     MOST_TEXT_BYTES,
+    TOKEN_FIELD,
     check_form,
     form_token,
     keep_form_cookie,
@@ -55,10 +57,36 @@ LONG_FORMS = {
 }  # fmt: skip
 """Views whose forms hold whole prompts."""
 
+ASKED_FIRST = {
+    "admin.cancel_batch", "admin.close_person", "admin.delete_key", "admin.delete_model", "admin.delete_provider",
+    "admin.delete_quota", "admin.delete_route", "admin.delete_template", "admin.leave_everywhere",
+    "admin.restore_version", "admin.revoke_token",
+}  # fmt: skip
+"""Views that do nothing before their form's question was answered with yes."""
+QUESTION, CONFIRMED = "question", "confirmed"
+"""Fields of these forms: what is asked, and that the answer was yes, which the script adds or `sure.html`."""
+
 
 @bp.before_request
-def _check() -> None:
+def _check() -> Response | None:
     check_form(MOST_TEXT_BYTES if request.endpoint in LONG_FORMS else MOST_FORM_BYTES)
+    is_open = request.method not in READS and request.endpoint in ASKED_FIRST and not request.form.get(CONFIRMED)
+    return _question_page() if is_open else None
+
+
+def _question_page() -> Response:
+    """For who has no script: the same form once more behind its question, in the form's own words."""
+    fields = [pair for pair in request.form.items(multi=True) if pair[0] not in (TOKEN_FIELD, QUESTION, CONFIRMED)]
+    came_from = urlsplit(request.referrer or "")
+    is_ours = came_from.path.startswith("/admin/")
+    return page(
+        "sure.html",
+        question=request.form.get(QUESTION) or "This cannot be undone.",
+        action=url_for(str(request.endpoint), **(request.view_args or {})),
+        fields=fields,
+        confirmed=CONFIRMED,
+        back=came_from._replace(scheme="", netloc="").geturl() if is_ours else url_for(HOME),
+    )
 
 
 @bp.after_app_request

@@ -1,11 +1,18 @@
 "use strict";
 /* The little that pages need beside htmx; without it everything but copying still works. */
 
+/* What a form asks before it does what cannot be undone; where no script asks, the server does. */
 document.addEventListener("submit", (event) => {
-  const question = event.target.dataset.confirm;
-  if (question && !window.confirm(question)) {
+  const form = event.target;
+  const question = form.querySelector("input[type=hidden][name=question]");
+  if (!question) return;
+  if (!window.confirm(question.value)) {
     event.preventDefault();
     event.stopImmediatePropagation();
+  } else if (!form.querySelector("input[name=confirmed]")) {
+    const answer = document.createElement("input");
+    Object.assign(answer, {type: "hidden", name: "confirmed", value: "yes"});
+    form.append(answer);
   }
 }, true);
 
