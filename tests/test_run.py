@@ -346,8 +346,9 @@ def installation(tmp_path):
     return tmp_path
 
 
-def load_wsgi(installation, **environ):
-    source = f"import runpy; print(runpy.run_path({str(installation / 'wsgi.py')!r})['application'].name)"
+def load_wsgi(installation, *, then="", **environ):
+    """``then``: what the server's process does afterwards, in Python."""
+    source = f"import runpy; print(runpy.run_path({str(installation / 'wsgi.py')!r})['application'].name){then}"
     clean = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-c", source],
@@ -388,6 +389,11 @@ def test_warnings_are_told_at_each_start(installation):
             "warning: HTTPX_CLIENT_VERIFY"
             in load_wsgi(installation, HTTPX_CLIENT_VERIFY="no").communicate(timeout=30)[1]
         )
+
+
+def test_garbage_is_looked_for_after_the_start_and_not_in_what_the_start_made(installation):
+    server = load_wsgi(installation, then="; import gc; print(gc.isenabled(), gc.get_freeze_count() > 10_000)")
+    assert server.communicate(timeout=30)[0].endswith("True True\n")
 
 
 @pytest.fixture
