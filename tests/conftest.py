@@ -17,10 +17,10 @@ from werkzeug.routing import Rule
 
 from flaskllm.app import create_app
 from flaskllm.config import Settings
-from flaskllm.extensions import db
 from flaskllm.wiring import prepare_database
 from tests import canaries
 from tests.actors import Caller
+from tests.applications import dispose
 from tests.upstream import Upstream
 
 LOOPBACK = ("127.", "::1", "localhost")
@@ -128,16 +128,6 @@ def make_app(tmp_path: Path, template_database: Path) -> Iterator[MakeApp]:
     for number, app in enumerate(made):
         dispose(app)
         canaries.check(tmp_path / f"app{number}")
-
-
-def dispose(app: Flask) -> None:
-    """Nothing of a gateway is left: no thread, no connection."""
-    app.extensions["flaskllm"].shutdown.stop()
-    app.extensions["flaskllm"].housekeeper.finish(5)  # a chore may be at a query
-    app.extensions["flaskllm"].factory.close()
-    with app.app_context():
-        db.session.remove()
-        db.engine.dispose()
 
 
 @pytest.fixture

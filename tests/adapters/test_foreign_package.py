@@ -108,7 +108,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def admin(gateway: Gateway) -> str:
-    gateway.flask("users", "create", "boss", "boss@example.com", "--admin", "--password-stdin", stdin="Password123")
+    gateway.administrator("boss")
     _, body, _ = gateway.post("/api/auth/login", {"username": "boss", "password": "Password123"})
     return str(body["data"]["access_token"])
 

@@ -23,7 +23,8 @@ from flaskllm.app import create_app
 from flaskllm.config import Settings
 from flaskllm.domain.batch import LONGEST_ID
 from flaskllm.services.batch_worker import Bounds
-from tests.conftest import MakeApp, dispose, plain_environment, provider_environment
+from tests.applications import dispose
+from tests.conftest import MakeApp, plain_environment, provider_environment
 from tests.doors.accounts_world import Person, expanded
 from tests.doors.visitor import Visitor
 from tests.upstream import Upstream, faults

@@ -115,5 +115,5 @@ def gateway_with_administrators(folder: Path, *names: str, **environment: str) -
     """A gateway under gunicorn; each name is an administrator with `PASSWORD`."""
     with servers.gunicorn(folder, **environment) as running:
         for name in names:
-            running.flask("users", "create", name, f"{name}@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+            running.administrator(name)
         yield running

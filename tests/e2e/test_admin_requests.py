@@ -94,8 +94,8 @@ def _call(chance: random.Random, number: int, now: int, users: list[str], tokens
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Gateway]:
     folder = tmp_path_factory.mktemp("requests")
     with gateway_with_administrators(folder, "root", "ann", STORE_PROMPTS="true") as running:
-        running.flask("tokens", "create", "month-end report", "--user", "ann")
-        running.flask("tokens", "create", PAYLOAD[:100], "--user", "root")
+        running.command("tokens", "create", "month-end report", "--user", "ann")
+        running.command("tokens", "create", PAYLOAD[:100], "--user", "root")
         month_of_calls(running)
         yield running
 

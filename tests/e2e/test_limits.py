@@ -17,11 +17,11 @@ import pytest
 from tests.conftest import provider_environment
 from tests.e2e.servers import Gateway, gunicorn, redis_server
 from tests.e2e.test_budget import A_DOLLAR_AN_ANSWER
+from tests.people import PASSWORD
 from tests.upstream import RemoteUpstream, faults
 
 pytestmark = pytest.mark.e2e
 CALLS = 40
-PASSWORD = "Password123"
 MOST = 7
 """Calls that each limit lets through."""
 Storm = Counter[tuple[int, str]]
@@ -74,7 +74,7 @@ def world(
         if request.param == "redis":
             environment["REDIS_URL"] = stack.enter_context(redis_server(short_folder(folder)))
         gateway = stack.enter_context(gunicorn(folder, WEB_CONCURRENCY="4", **environment))
-        gateway.flask("users", "create", "boss", "boss@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        gateway.administrator("boss")
         account = {"username": "boss", "password": PASSWORD}
         yield World(gateway, gateway.post("/api/auth/login", account)[1]["data"]["access_token"])
 

@@ -91,7 +91,7 @@ def world(remote_simulator: RemoteUpstream, tmp_path_factory: pytest.TempPathFac
     with ExitStack() as running:
         gateway = running.enter_context(gunicorn(folder, **production(folder, remote_simulator)))
         proxy = running.enter_context(nginx(tmp_path_factory.mktemp("nginx"), gateway.port))
-        gateway.flask("users", "create", "root", "root@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        gateway.administrator("root")
         _, body, _ = gateway.post("/api/auth/login", {"username": "root", "password": PASSWORD})
         yield World(gateway, proxy, body["data"]["access_token"])
 

@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         running.callback(gateway.stop)
         gateway.start([server, "--ini", str(folder / "uwsgi.ini")])
         proxy = running.enter_context(nginx(tmp_path_factory.mktemp("nginx"), port))
-        gateway.flask("users", "create", "root", "root@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        gateway.administrator("root")
         _, body, _ = gateway.post("/api/auth/login", {"username": "root", "password": PASSWORD})
         yield World(gateway, proxy, gateway.token("--scope", "webhook"), body["data"]["access_token"])
 

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from flaskllm.security import Vault
 from tests.databases import MISSING, database_of_its_own
 from tests.e2e.servers import Gateway, gunicorn, lacking
+from tests.people import PASSWORD
 from tests.upstream import RemoteUpstream
 
 pytestmark = pytest.mark.e2e
@@ -26,11 +27,10 @@ ASKED = 40
 """Connections spread over the processes by the kernel: enough to reach each of them."""
 ASK = {"model": "own-model", "messages": [{"role": "user", "content": "hi"}]}
 FIRST_KEY, SECOND_KEY = "cmFuZG9tLWxvb2tpbmctYnV0LWZpeGVkLWtleS0wMDE=", "cmFuZG9tLWxvb2tpbmctYnV0LWZpeGVkLWtleS0wMDI="
-PASSWORD = "Password123"
 
 
 def administrator(gateway: Gateway) -> str:
-    gateway.flask("users", "create", "boss", "boss@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+    gateway.administrator("boss")
     return log_in(gateway)
 
 

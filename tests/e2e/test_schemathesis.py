@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from tests.e2e import servers
+from tests.people import PASSWORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "2000"))
 USUAL_CASES = 6000
 """What the coverage of every value at its bounds comes to by itself."""
-NAME, PASSWORD = "operator", "Password123"
+NAME = "operator"
 SEED = 7
 
 OFF = {
@@ -67,7 +68,7 @@ def test_no_answer_is_outside_the_document(tmp_path: Path) -> None:
         EXTERNAL_ALLOWED_HOSTS="refused.invalid",
         EXTERNAL_PRIVATE_HOSTS="",
     ) as gateway:
-        gateway.flask("users", "create", NAME, "operator@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        gateway.administrator(NAME)
         opened = gateway.post("/api/auth/login", {"username": NAME, "password": PASSWORD})[1]["data"]
         report, words = run(tmp_path, gateway, opened["access_token"])
         assert gateway.get("/api/profile", opened["access_token"])[0] == 200, "the run shut itself out"

@@ -136,7 +136,7 @@ class WalledWorld(World):
 
     def __init__(self, gateway: WalledGateway) -> None:
         self.gateway = gateway
-        gateway.flask("users", "create", "rooty", "rooty@example.com", "--admin", "--password-stdin", stdin=PASSWORD)
+        gateway.administrator("rooty")
         self.people = {
             "user_a": Inhabitant(self._account("alice")),
             "b": Inhabitant(self._account("bobby")),
