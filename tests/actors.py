@@ -12,6 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests.people import PASSWORD, make_account
+
 AN_ID = "00000000-0000-4000-8000-000000000000"
 """Nobody's, of a form that every path takes."""
 
@@ -76,9 +78,8 @@ def story_of(headers: Mapping[str, str]) -> list[tuple[str, str, str]]:
 
 def access_token(app: Flask, name: str, **more: Any) -> str:
     """The JWT of a fresh account; ``more`` as for `AccountService.create_user`: ``admin``."""
-    accounts = app.extensions["flaskllm"].accounts
-    accounts.create_user(name, f"{name}@example.com", "Password123", **more)
-    token: str = accounts.login(name, "Password123").access_token
+    make_account(app, name, **more)
+    token: str = app.extensions["flaskllm"].accounts.login(name, PASSWORD).access_token
     return token
 
 

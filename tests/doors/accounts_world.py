@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flaskllm.config import Settings
-from tests.people import PASSWORD
+from tests.people import PASSWORD, make_account
 
 CORPUS = {
     case["id"]: case
@@ -69,7 +69,7 @@ class Person:
         self.services = app.extensions["flaskllm"]
         self.http: FlaskClient = app.test_client()
         self.name = name
-        self.user = self.services.accounts.create_user(name, f"{name}@example.com", PASSWORD, admin=admin)
+        self.user = make_account(app, name, admin=admin)
         self.login()
 
     def login(self) -> None:

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.people import PASSWORD
+from tests.people import PASSWORD, make_account
 
 
 class Visitor:
@@ -25,7 +25,7 @@ class Visitor:
     @classmethod
     def admin(cls, app: Flask, name: str = "root") -> Visitor:
         visitor = cls(app)
-        visitor.services.accounts.create_user(name, f"{name}@example.com", PASSWORD, admin=True)
+        make_account(app, name, admin=True)
         assert visitor.sign_in(name).status_code == 303
         return visitor
 
