@@ -14,9 +14,6 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine
-from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 from flaskllm.app import create_app
@@ -59,16 +56,6 @@ def _builders_once(compile_builder: Callable[..., Any]) -> Callable[..., Any]:
 
 
 Rule._compile_builder = _builders_once(Rule._compile_builder)  # type: ignore[method-assign]
-
-
-STATEMENTS: LRUCache[Any, Any] = LRUCache(3000)
-"""SQLAlchemy compiles each statement once for each engine, and every test has an engine of its own.
-
-What it compiles to hangs on the kind of database alone: here all engines share it, and dialects of a kind are one.
-"""
-Engine._compiled_cache = property(lambda _: STATEMENTS, lambda _, __: None)  # type: ignore[assignment]
-DefaultDialect.__hash__ = lambda self: hash(type(self))  # type: ignore[method-assign]
-DefaultDialect.__eq__ = lambda self, other: type(self) is type(other)  # type: ignore[method-assign]
 
 MakeApp = Callable[..., Flask]
 
