@@ -40,6 +40,11 @@ def amount(name: str) -> float | str | None:
     return float(given) if given is not None and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given, re.ASCII) else given
 
 
+def plain(number: float) -> str:
+    """As `amount` reads it again: without an exponent, or zeros that say nothing."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
+
+
 def budget() -> dict[str, Any] | None:
     """From ``budget_amount`` and ``budget_period``; no amount: no bound."""
     bound = amount("budget_amount")

@@ -204,16 +204,12 @@ def _price_form(prices: list[dict[str, Any]] | None) -> dict[str, str]:
     for entry in prices or ():
         unit = entry.get("unitOfMeasure") or MILLION
         for name, value in (entry.get("token") or {}).items():
-            held[name] = "" if value is None else _plain(value * MILLION / unit)
+            held[name] = "" if value is None else forms.plain(value * MILLION / unit)
         if pixel := entry.get("pixel"):
             size = f"{pixel['width']}x{pixel['height']}"
-            words = (size, pixel.get("quality"), _plain(pixel["value"]))
+            words = (size, pixel.get("quality"), forms.plain(pixel["value"]))
             held["pixels"] += " ".join(filter(None, words)) + "\n"
     return held
-
-
-def _plain(value: float) -> str:
-    return f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _fault_of_price(field: str) -> str:

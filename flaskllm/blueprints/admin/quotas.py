@@ -28,7 +28,7 @@ SUBJECTS = {
 """By kind of subject: what it is called, and what is counted."""
 OF_BUDGETS = ("amount", "kind", "alert")
 TYPED = ("name", *LIMITS, *(f"{field}_{period}" for period in PERIODS for field in OF_BUDGETS))
-PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
+PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @bp.get("/quotas")
@@ -36,7 +36,7 @@ def list_quotas() -> Response:
     limit, after, _ = paging()
     found, following = services.quotas.page(limit=limit, after=after)
     rows = [{**wire.write_quota(view), "name": view.name} for view in found]
-    return page("quotas.html", rows=rows, following=following, subjects=SUBJECTS)
+    return page("quotas.html", rows=rows, following=following)
 
 
 @bp.get("/quotas/new")
@@ -115,7 +115,7 @@ def _budget(period: str) -> dict[str, Any]:
         return budget
     if not PERCENT.fullmatch(percent) or float(percent) > 100:
         raise invalid(f"alert_{period}", "must be a number from 0 to 100")
-    return {**budget, "alert_at": round(float(percent) / 100, 8)}
+    return {**budget, "alert_at": round(float(percent) / 100, 11)}
 
 
 def _subject_of(kind: str, name: str) -> str:
@@ -177,9 +177,9 @@ def _as_form(quota: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: quota[name] for name in LIMITS}
     for one in quota["budgets"]:
         period, share = one["period"], one["alert_at"]
-        found[f"amount_{period}"] = f"{one['amount']:.9f}".rstrip("0").rstrip(".")
+        found[f"amount_{period}"] = forms.plain(one["amount"])
         found[f"kind_{period}"] = one["kind"]
-        found[f"alert_{period}"] = "" if share is None else f"{share * 100:.6f}".rstrip("0").rstrip(".")
+        found[f"alert_{period}"] = "" if share is None else forms.plain(share * 100)
     return found
 
 
